@@ -1,0 +1,55 @@
+//! Every limit in one place: its value, the reason, and what happens when it is reached.
+
+use std::time::Duration;
+
+/// The largest body of a client request, in bytes. SQLite itself refuses values and statements above
+/// 1,000,000,000 bytes; a longer message closes the connection before it is buffered.
+pub const CLIENT_REQUEST_BYTES_MAX: u64 = 1_073_741_824;
+
+/// A database name of an OPEN request, in bytes. A longer one closes the connection, as in C.
+pub const DATABASE_NAME_BYTES_MAX: usize = 504;
+
+/// Body bytes of a rows message at which it ends with the part marker: the machine's page in C.
+pub const ROWS_MESSAGE_BYTES: usize = 4096;
+
+/// Bytes that may wait in a connection's out-buffer before its statement is stepped no further.
+pub const CLIENT_OUT_BUFFER_BYTES_MAX: usize = 1 << 20;
+
+/// How long a writer waits for the writer slot when the program set no busy timeout; then code 5.
+pub const WRITER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long an explicit transaction may idle on the writer slot while others wait; then it is rolled back.
+pub const SLOT_IDLE_MAX: Duration = Duration::from_secs(60);
+
+/// Proposals in flight above which finished transactions wait and merge into one.
+pub const PROPOSALS_IN_FLIGHT_MAX: usize = 3;
+
+/// Pages of one merged FRAMES entry; a single transaction may hold more, and is never split.
+pub const GROUP_PAGES_MAX: usize = 256;
+
+/// Bytes of finished transactions that are not yet committed, per database; then no slot is granted.
+pub const SPECULATIVE_BYTES_MAX: usize = 64 << 20;
+
+/// Finished transactions that are not yet committed, per database; then no slot is granted.
+pub const SPECULATIVE_TRANSACTIONS_MAX: usize = 4096;
+
+/// Page bytes of one transaction; more is refused with code 13 at the commit.
+pub const TRANSACTION_BYTES_MAX: u64 = 1 << 30;
+
+/// Payload bytes of recent log entries kept in memory; older ones are read from the segments.
+pub const LOG_CACHE_BYTES_MAX: usize = 32 << 20;
+
+/// The size of a log segment file, in bytes: C's.
+pub const SEGMENT_BYTES: u64 = 8 << 20;
+
+/// Entries of one batch on disk; C takes a larger count for damage.
+pub const BATCH_ENTRIES_MAX: u64 = 262_144;
+
+/// The length of an encoded configuration in a snapshot's metadata, in bytes.
+pub const CONFIGURATION_BYTES_MAX: u64 = 1 << 20;
+
+/// Bytes of prepared statements' text kept per connection for reuse, and how many statements.
+pub const STATEMENT_CACHE_BYTES_MAX: usize = 64 << 10;
+
+/// Statements kept per connection for reuse.
+pub const STATEMENT_CACHE_COUNT_MAX: usize = 32;
