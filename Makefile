@@ -1,0 +1,138 @@
+# Build, install and check libdqlite.
+#
+#   make                    the shared and the static library, in dist/
+#   make install            PREFIX, LIBDIR, INCLUDEDIR and DESTDIR as usual
+#   make check              everything that has to pass before a change goes in
+#   make header             write include/dqlite.h anew from src/ffi and cbindgen.toml
+#   make demo | bench       a small cluster to look at; the benchmarks
+#   make deps               look for the tools that are needed; install what is missing where apt and root allow
+#
+# PROFILE=dev (or DEBUG=1) builds fast and unoptimised, in dist/dev.  SQLITE=bundled compiles SQLite into the
+# library: for private builds only, since a process must have one SQLite.
+
+PREFIX     ?= /usr/local
+LIBDIR     ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+DESTDIR    ?=
+
+CARGO   ?= cargo
+LD      ?= ld
+AR      ?= ar
+OBJCOPY ?= objcopy
+INSTALL ?= install
+
+ifdef DEBUG
+PROFILE ?= dev
+endif
+PROFILE ?= release
+SQLITE  ?= system
+TARGET  := $(or $(CARGO_TARGET_DIR),target)
+ifeq ($(PROFILE),release)
+DIST ?= dist
+BUILT := $(TARGET)/release
+else
+DIST ?= dist/$(PROFILE)
+BUILT := $(TARGET)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+endif
+
+ifeq ($(SQLITE),bundled)
+FEATURES := --features bundled
+else ifneq ($(SQLITE),system)
+$(error SQLITE: expected system or bundled, found '$(SQLITE)')
+endif
+
+VERSION  := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+SONAME   := libdqlite.so.0
+REALNAME := libdqlite.so.0.0.1
+SOURCES  := Cargo.toml Cargo.lock build.rs $(shell find src -name '*.rs')
+# What a program linked with the static library needs besides SQLite; `rustc --print native-static-libs` tells.
+PRIVATE_LIBS := -lgcc_s -lutil -lrt -lpthread -lm -ldl -lc
+
+.PHONY: all shared static install uninstall header check fmt clippy doc test ffi-test go-test bench demo deps clean FORCE
+.DELETE_ON_ERROR:
+
+all: shared static
+
+shared: $(DIST)/$(REALNAME)
+static: $(DIST)/libdqlite.a
+
+# A change of PROFILE or SQLITE must rebuild; this file changes when they do.
+$(DIST)/.flavour: FORCE
+	@mkdir -p $(DIST)
+	@echo '$(PROFILE) $(SQLITE)' | cmp -s - $@ || echo '$(PROFILE) $(SQLITE)' > $@
+
+# With one crate type per call cargo passes the link-time optimisation on to rustc; with several it does not, silently.
+$(DIST)/$(REALNAME): $(SOURCES) $(DIST)/.flavour
+	@command -v $(CARGO) >/dev/null || { echo "make: cargo not found: install Rust 1.88 or newer (https://rustup.rs)" >&2; exit 1; }
+	$(CARGO) rustc --locked --lib --crate-type cdylib --profile $(PROFILE) $(FEATURES)
+	@mkdir -p $(DIST)
+	cp -f $(BUILT)/libdqlite.so $@
+	ln -sf $(REALNAME) $(DIST)/$(SONAME)
+	ln -sf $(REALNAME) $(DIST)/libdqlite.so
+	@touch $@
+
+# As rustc writes it, the archive shows thousands of Rust symbols and clashes with a second Rust library in one
+# program. One relocatable object with everything but the API made local cures both.
+$(DIST)/libdqlite.a: $(SOURCES) $(DIST)/.flavour
+	@command -v $(CARGO) >/dev/null || { echo "make: cargo not found: install Rust 1.88 or newer (https://rustup.rs)" >&2; exit 1; }
+	$(CARGO) rustc --locked --lib --crate-type staticlib --profile $(PROFILE) $(FEATURES)
+	@mkdir -p $(DIST)/static
+	$(LD) -r -o $(DIST)/static/all.o --whole-archive $(BUILT)/libdqlite.a
+	$(OBJCOPY) --wildcard --remove-section=.llvmbc --remove-section=.llvmcmd --keep-global-symbol='dqlite_*' \
+		--keep-global-symbol=DW.ref.rust_eh_personality $(DIST)/static/all.o $(DIST)/static/dqlite.o
+	rm -f $@
+	$(AR) rcs $@ $(DIST)/static/dqlite.o
+	rm -rf $(DIST)/static
+
+# Where cargo is not on root's path, what is in dist/ is installed as it is.
+install: $(if $(shell command -v $(CARGO) 2>/dev/null),all)
+	$(INSTALL) -d '$(DESTDIR)$(LIBDIR)/pkgconfig' '$(DESTDIR)$(INCLUDEDIR)'
+	$(INSTALL) -m 644 $(DIST)/$(REALNAME) $(DIST)/libdqlite.a '$(DESTDIR)$(LIBDIR)'
+	ln -sf $(REALNAME) '$(DESTDIR)$(LIBDIR)/$(SONAME)'
+	ln -sf $(REALNAME) '$(DESTDIR)$(LIBDIR)/libdqlite.so'
+	$(INSTALL) -m 644 include/dqlite.h '$(DESTDIR)$(INCLUDEDIR)'
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' -e 's|@VERSION@|$(VERSION)|' \
+		-e 's|@PRIVATE_LIBS@|$(PRIVATE_LIBS)|' pkgconfig/dqlite.pc.in > '$(DESTDIR)$(LIBDIR)/pkgconfig/dqlite.pc'
+	chmod 644 '$(DESTDIR)$(LIBDIR)/pkgconfig/dqlite.pc'
+
+uninstall:
+	rm -f '$(DESTDIR)$(LIBDIR)/$(REALNAME)' '$(DESTDIR)$(LIBDIR)/$(SONAME)' '$(DESTDIR)$(LIBDIR)/libdqlite.so' \
+		'$(DESTDIR)$(LIBDIR)/libdqlite.a' '$(DESTDIR)$(INCLUDEDIR)/dqlite.h' '$(DESTDIR)$(LIBDIR)/pkgconfig/dqlite.pc'
+
+header:
+	REWRITE=1 $(CARGO) test --locked --test header
+
+check: fmt clippy doc test ffi-test go-test
+
+fmt:
+	$(CARGO) fmt --check
+
+clippy:
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+doc:
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --lib --document-private-items
+
+test: shared
+	DQLITE_LIBRARY='$(abspath $(DIST)/$(REALNAME))' $(CARGO) test --locked
+
+ffi-test: all
+	@if [ -x ffi-tests/run ]; then ffi-tests/run '$(DIST)'; fi
+
+go-test: all
+	@if [ ! -x go-dqlite-compat/run ]; then :; \
+	elif command -v go >/dev/null; then go-dqlite-compat/run; \
+	else echo 'make: no go here: the go-dqlite suites are left out'; fi
+
+bench: all
+	@if [ -x benches/run ]; then benches/run; else $(CARGO) bench --locked; fi
+
+demo: all
+	demo/run
+
+deps:
+	@tools/deps
+
+clean:
+	$(CARGO) clean
+	rm -rf dist
