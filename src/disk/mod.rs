@@ -1,1 +1,12 @@
-//! (see docs/design.md)
+//! The seam between the order of disk operations and whatever carries them out.
+//!
+//! [`seam::Disk`] is what `storage` is written against, [`real::RealDisk`] is a directory of the operating
+//! system, [`directory`] looks at it before it is used and keeps a second node out.
+
+pub mod directory;
+pub mod real;
+pub mod seam;
+
+pub use directory::{DirectoryError, DirectoryLock, LockError, check_directory, probe};
+pub use real::RealDisk;
+pub use seam::{Disk, is_no_space};

@@ -1,1 +1,1 @@
-//! (see docs/design.md)
+//! The order of disk operations in the data directory. Formats are `format`'s, syscalls are `disk`'s.
