@@ -1,1 +1,3 @@
-//! (see docs/design.md)
+//! Bytes that cross a connection or stand in the log: client protocol, peer protocol, payloads of entries.
+
+pub mod client;
