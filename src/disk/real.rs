@@ -15,7 +15,7 @@ use rustix::io::{Errno, retry_on_intr};
 use super::seam::Disk;
 
 /// Zeros written per call where a file system cannot reserve space.
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// A real directory; clones share it.
 #[derive(Clone, Debug)]
