@@ -1,0 +1,3 @@
+module example.org/loaded
+
+go 1.19
