@@ -15,6 +15,10 @@ pub const ROWS_MESSAGE_BYTES: usize = 4096;
 /// Bytes that may wait in a connection's out-buffer before its statement is stepped no further.
 pub const CLIENT_OUT_BUFFER_BYTES_MAX: usize = 1 << 20;
 
+/// Bytes that a client may send ahead while its request is being answered; then its socket is not read until
+/// the answer is out. Room for an interrupt behind any usual pipeline.
+pub const CLIENT_PIPELINE_BYTES_MAX: usize = 1 << 20;
+
 /// How long a writer waits for the writer slot when the program set no busy timeout; then code 5.
 pub const WRITER_PATIENCE: Duration = Duration::from_secs(10);
 
