@@ -1,0 +1,224 @@
+//! Page number to page: a radix tree of shared nodes, copied on write.
+//!
+//! A node that only this tree reaches is changed in place; a shared one is copied first. So a tree that was
+//! cloned is a frozen state, and cloning costs one reference.
+
+use std::sync::Arc;
+
+use super::Page;
+use crate::base::PageNo;
+
+const BITS: u32 = 6;
+const FANOUT: usize = 1 << BITS;
+
+#[derive(Clone)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nodes live behind an Arc each; half a KiB of slack per inner node"
+)]
+enum Node {
+    Inner([Option<Arc<Node>>; FANOUT]),
+    Leaf([Option<Page>; FANOUT]),
+}
+
+impl Node {
+    fn empty(level: u32) -> Self {
+        match level {
+            0 => Self::Leaf([const { None }; FANOUT]),
+            _ => Self::Inner([const { None }; FANOUT]),
+        }
+    }
+}
+
+/// The pages of one version.
+#[derive(Clone)]
+pub(super) struct Tree {
+    /// The level of the root; leaves are at level 0.
+    level: u32,
+    root: Arc<Node>,
+}
+
+impl Tree {
+    pub(super) fn new() -> Self {
+        Self { level: 0, root: Arc::new(Node::empty(0)) }
+    }
+
+    pub(super) fn get(&self, no: PageNo) -> Option<&Page> {
+        let key = no.0.checked_sub(1)?;
+        if u64::from(key) >= width(self.level + 1) {
+            return None;
+        }
+        let mut node = &self.root;
+        let mut level = self.level;
+        loop {
+            match &**node {
+                Node::Leaf(pages) => return pages.get(slot(key, 0))?.as_ref(),
+                Node::Inner(children) => node = children.get(slot(key, level))?.as_ref()?,
+            }
+            level = level.saturating_sub(1);
+        }
+    }
+
+    pub(super) fn set(&mut self, no: PageNo, page: Page) {
+        let Some(key) = no.0.checked_sub(1) else { return };
+        while u64::from(key) >= width(self.level + 1) {
+            let below = std::mem::replace(&mut self.root, Arc::new(Node::empty(self.level + 1)));
+            self.level += 1;
+            if let Node::Inner(children) = Arc::make_mut(&mut self.root) {
+                children[0] = Some(below);
+            }
+        }
+        insert(&mut self.root, self.level, key, page);
+    }
+
+    /// Removes every page above `n_pages`.
+    pub(super) fn truncate(&mut self, n_pages: u32) {
+        cut(&mut self.root, self.level, u64::from(n_pages));
+        while self.level > 0 && u64::from(n_pages) <= width(self.level) {
+            let first = match &*self.root {
+                Node::Inner(children) => children.first().cloned().flatten(),
+                Node::Leaf(_) => None,
+            };
+            self.level -= 1;
+            self.root = first.unwrap_or_else(|| Arc::new(Node::empty(self.level)));
+        }
+    }
+
+    /// How many pages are present.
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        fn of(node: &Node) -> usize {
+            match node {
+                Node::Leaf(pages) => pages.iter().flatten().count(),
+                Node::Inner(children) => children.iter().flatten().map(|child| of(child)).sum(),
+            }
+        }
+        of(&self.root)
+    }
+
+    /// Whether both are the same tree by reference, hence of the same content.
+    #[cfg(test)]
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.root, &other.root)
+    }
+}
+
+/// How many keys one slot of a node at `level` spans.
+fn width(level: u32) -> u64 {
+    1 << (BITS * level)
+}
+
+fn slot(key: u32, level: u32) -> usize {
+    (key >> (BITS * level)) as usize % FANOUT
+}
+
+fn insert(node: &mut Arc<Node>, level: u32, key: u32, page: Page) {
+    match Arc::make_mut(node) {
+        Node::Leaf(pages) => {
+            if let Some(place) = pages.get_mut(slot(key, 0)) {
+                *place = Some(page);
+            }
+        }
+        Node::Inner(children) => {
+            if let Some(place) = children.get_mut(slot(key, level)) {
+                let below = level.saturating_sub(1);
+                insert(place.get_or_insert_with(|| Arc::new(Node::empty(below))), below, key, page);
+            }
+        }
+    }
+}
+
+/// Keeps the first `keep` keys under `node`.
+fn cut(node: &mut Arc<Node>, level: u32, keep: u64) {
+    if keep >= width(level + 1) {
+        return;
+    }
+    let starts = (0u64..).map(|at| at * width(level));
+    match Arc::make_mut(node) {
+        Node::Leaf(pages) => {
+            for (place, _) in pages.iter_mut().zip(starts).filter(|(_, start)| *start >= keep) {
+                *place = None;
+            }
+        }
+        Node::Inner(children) => {
+            for (place, start) in children.iter_mut().zip(starts) {
+                if start >= keep {
+                    *place = None;
+                } else if let Some(child) = place {
+                    cut(child, level.saturating_sub(1), keep - start);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::Tree;
+    use crate::base::{PageNo, Prng};
+    use crate::pages::Page;
+
+    fn page(value: u64) -> Page {
+        Page::from_slice(&value.to_le_bytes())
+    }
+
+    fn check(tree: &Tree, model: &BTreeMap<u32, Page>) {
+        assert_eq!(tree.count(), model.len());
+        for (no, page) in model {
+            assert_eq!(tree.get(PageNo(*no)), Some(page), "page {no}");
+        }
+    }
+
+    #[test]
+    fn random_changes_equal_a_map_and_clones_stay_frozen() {
+        let mut prng = Prng::new(7);
+        let (mut tree, mut model) = (Tree::new(), BTreeMap::new());
+        let mut frozen = Vec::new();
+        for step in 0..4000u64 {
+            let reach = [60, 70, 5000, 300_000][usize::try_from(prng.below(4)).unwrap()];
+            let no = u32::try_from(prng.below(reach)).unwrap() + 1;
+            if prng.below(40) == 0 {
+                tree.truncate(no);
+                model.retain(|key, _| *key <= no);
+            } else {
+                tree.set(PageNo(no), page(step));
+                model.insert(no, page(step));
+            }
+            assert_eq!(tree.get(PageNo(no + 1)), model.get(&(no + 1)));
+            if prng.below(200) == 0 {
+                frozen.push((tree.clone(), model.clone()));
+            }
+        }
+        check(&tree, &model);
+        assert!(frozen.len() > 5);
+        frozen.iter().for_each(|(tree, model)| check(tree, model));
+    }
+
+    #[test]
+    fn the_highest_page_number_fits_and_page_zero_is_nothing() {
+        let mut tree = Tree::new();
+        tree.set(PageNo(u32::MAX), page(1));
+        tree.set(PageNo(1), page(2));
+        tree.set(PageNo(0), page(3));
+        assert_eq!(tree.get(PageNo(u32::MAX)), Some(&page(1)));
+        assert_eq!(tree.get(PageNo(0)), None);
+        assert_eq!(tree.count(), 2);
+        tree.truncate(1);
+        assert_eq!((tree.count(), tree.level), (1, 0));
+    }
+
+    #[test]
+    fn an_unshared_tree_is_changed_in_place() {
+        let mut tree = Tree::new();
+        tree.set(PageNo(5000), page(1));
+        let before = std::sync::Arc::as_ptr(&tree.root);
+        tree.set(PageNo(5001), page(2));
+        assert_eq!(std::sync::Arc::as_ptr(&tree.root), before);
+        let kept = tree.clone();
+        tree.set(PageNo(5001), page(3));
+        assert_eq!(kept.get(PageNo(5001)), Some(&page(2)));
+        assert!(!kept.is_same(&tree));
+    }
+}
