@@ -1,3 +1,5 @@
 //! Bytes that cross a connection or stand in the log: client protocol, peer protocol, payloads of entries.
 
 pub mod client;
+pub mod command;
+pub mod membership;
