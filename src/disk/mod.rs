@@ -2,10 +2,11 @@
 //!
 //! [`seam::Disk`] is what `storage` is written against, [`real::RealDisk`] is a directory of the operating
 //! system, [`fault::FaultDisk`] one in memory for tests and the simulator; [`directory`] looks at the real one
-//! before it is used and keeps a second node out.
+//! before it is used and keeps a second node out; [`overlay`] is for looking at it without changing it.
 
 pub mod directory;
 pub mod fault;
+pub mod overlay;
 pub mod real;
 pub mod seam;
 
