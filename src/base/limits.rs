@@ -57,3 +57,6 @@ pub const STATEMENT_CACHE_BYTES_MAX: usize = 64 << 10;
 
 /// Statements kept per connection for reuse.
 pub const STATEMENT_CACHE_COUNT_MAX: usize = 32;
+
+/// How long a server waits before it tries again to write to a disk that was full.
+pub const DISK_SPACE_RETRY: Duration = Duration::from_secs(1);

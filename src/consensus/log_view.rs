@@ -1,0 +1,380 @@
+//! The log as raft-rs sees it: an index in memory that always answers, and a byte-bounded cache of payloads.
+//!
+//! raft-rs gets *handles*: the data of its entries says only which kind an entry is and how long its payload;
+//! `(term, index)` names the payload, which waits in [`LogView::stage`] until the entry enters the log and
+//! in the cache afterwards. Kinds and lengths of all entries are kept, terms as runs.
+//!
+//! Invariants:
+//! - the cache holds the payloads of an unbroken tail of the log; its front is dropped beyond the bound,
+//!   but never an entry that is not yet persisted or not yet applied ([`LogView::pin_after`]);
+//! - the term of the entry before the first one is known. Where a directory does not tell it, the first
+//!   entry serves as that entry and is kept for its term alone.
+//!
+//! Terms may fall along the log (offline recovery writes term 1): nothing here assumes the contrary.
+//! A broken invariant panics; the adapter around raft-rs turns that into an unavailable node.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use raft::eraftpb::{ConfState, Entry as RaftEntry, HardState, Snapshot};
+use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
+
+use super::{Restored, SnapshotMeta};
+use crate::base::{Entry, EntryKind, Index, Payload, Term};
+
+/// `Entry.context` of a configuration entry inside raft-rs.
+pub(super) const CHANGE_CONTEXT: [u8; 1] = [EntryKind::Change as u8];
+
+/// Kind and payload length of one entry in eight bytes.
+#[derive(Clone, Copy, Debug)]
+struct Shape(u64);
+
+impl Shape {
+    fn new(kind: EntryKind, len: usize) -> Self {
+        Self((len as u64) << 8 | u64::from(kind.code()))
+    }
+
+    fn kind(self) -> EntryKind {
+        let [code, ..] = self.0.to_le_bytes();
+        EntryKind::from_code(code).unwrap_or(EntryKind::Barrier)
+    }
+
+    fn len(self) -> u64 {
+        self.0 >> 8
+    }
+}
+
+/// What stands for a payload inside raft-rs: nothing for a barrier, else kind and length.
+pub(super) fn handle(kind: EntryKind, len: u64) -> (Vec<u8>, Vec<u8>) {
+    let mut data = Vec::new();
+    let mut context = Vec::new();
+    match kind {
+        EntryKind::Barrier => {}
+        EntryKind::Command | EntryKind::Change => {
+            data.reserve_exact(9);
+            data.push(kind.code());
+            data.extend_from_slice(&len.to_le_bytes());
+        }
+    }
+    if kind == EntryKind::Change {
+        context.extend_from_slice(&CHANGE_CONTEXT);
+    }
+    (context, data)
+}
+
+/// What [`LogView::append`] did.
+#[derive(Debug, Default)]
+pub(super) struct Appended {
+    /// The first index that was overwritten, if any was.
+    pub(super) truncated_from: Option<Index>,
+    /// The entries with their payloads.
+    pub(super) entries: Vec<Entry>,
+}
+
+/// See the module's description.
+#[derive(Debug, Default)]
+pub(super) struct LogView {
+    initial: RaftState,
+    snapshot: Option<(SnapshotMeta, ConfState)>,
+    /// Index and term of the entry before the first.
+    before: (u64, u64),
+    shapes: VecDeque<Shape>,
+    /// First index and term of each stretch of entries with one term.
+    runs: VecDeque<(u64, u64)>,
+    payloads: VecDeque<Payload>,
+    cached_bytes: usize,
+    cached_bytes_max: usize,
+    pinned_after: u64,
+    staged: BTreeMap<(u64, u64), (EntryKind, Payload)>,
+}
+
+impl LogView {
+    /// An empty log that caches up to `cached_bytes_max` bytes.
+    pub(super) fn new(cached_bytes_max: usize) -> Self {
+        Self { cached_bytes_max, ..Self::default() }
+    }
+
+    /// The log that a data directory holds.
+    ///
+    /// # Errors
+    /// When the entries do not join each other or the snapshot; the text says what was expected and found.
+    pub(super) fn restore(restored: &mut Restored, cached_bytes_max: usize) -> Result<Self, String> {
+        let mut view = Self::new(cached_bytes_max);
+        let entries = std::mem::take(&mut restored.entries);
+        let first = restored.first_index.0;
+        for (expected, entry) in (first..).zip(&entries) {
+            if entry.index.0 != expected {
+                return Err(format!("log entry: index {expected} expected, found {}", entry.index));
+            }
+        }
+        let last = entries.last().map_or(0, |entry| entry.index.0);
+        if let Some(snapshot) = &restored.snapshot {
+            view.before = (snapshot.index.0, snapshot.term.0);
+        }
+        let (covered, covered_term) = view.before;
+        if entries.is_empty() || last < covered {
+            return Ok(view);
+        }
+        if first == 0 || first > covered + 1 {
+            return Err(format!("first log entry: index {} at most expected, found {first}", covered + 1));
+        }
+        if first <= covered {
+            view.before = (first - 1, 0);
+        }
+        entries.into_iter().for_each(|entry| view.push(entry.term.0, entry.kind, entry.payload));
+        if first <= covered {
+            if view.term_at(Index(covered)) != Some(Term(covered_term)) {
+                return Err(format!(
+                    "log entry {covered}: term {covered_term} of the snapshot expected, found {:?}",
+                    view.term_at(Index(covered))
+                ));
+            }
+            if first > 1 {
+                // Nothing tells the term of the entry before `first`: it stays for its own term only.
+                view.drop_front(first);
+            }
+        }
+        Ok(view)
+    }
+
+    /// What raft-rs is told when it starts on this log.
+    pub(super) fn set_initial_state(&mut self, hard_state: HardState, conf_state: ConfState) {
+        self.initial = RaftState { hard_state, conf_state };
+    }
+
+    /// The newest snapshot, and what raft-rs calls its configuration.
+    pub(super) fn set_snapshot(&mut self, snapshot: SnapshotMeta, conf_state: ConfState) {
+        self.snapshot = Some((snapshot, conf_state));
+    }
+
+    /// The newest snapshot.
+    pub(super) fn snapshot_meta(&self) -> Option<&SnapshotMeta> {
+        self.snapshot.as_ref().map(|(meta, _)| meta)
+    }
+
+    /// The index of the first entry.
+    pub(super) fn first(&self) -> u64 {
+        self.before.0 + 1
+    }
+
+    /// The index of the last entry; that before the first when there is none.
+    pub(super) fn last(&self) -> u64 {
+        self.before.0 + self.shapes.len() as u64
+    }
+
+    /// How many bytes of payload are in memory.
+    pub(super) fn cached_bytes(&self) -> usize {
+        self.cached_bytes
+    }
+
+    /// The term of an entry, if the entry or at least its term is known.
+    pub(super) fn term_at(&self, index: Index) -> Option<Term> {
+        let Index(index) = index;
+        if index == self.before.0 {
+            return Some(Term(self.before.1));
+        }
+        if index < self.before.0 || index > self.last() {
+            return None;
+        }
+        let run = self.runs.partition_point(|&(first, _)| first <= index).checked_sub(1)?;
+        self.runs.get(run).map(|&(_, term)| Term(term))
+    }
+
+    /// The highest term in the log: not always the last.
+    pub(super) fn highest_term(&self) -> Term {
+        let before = if self.before.0 > 0 { self.before.1 } else { 0 };
+        Term(self.runs.iter().map(|&(_, term)| term).max().unwrap_or(0).max(before))
+    }
+
+    /// An entry with its payload, if the payload is in memory.
+    pub(super) fn entry(&self, index: Index) -> Option<Entry> {
+        let term = self.term_at(index)?;
+        let shape = self.shapes.get(usize::try_from(index.0.checked_sub(self.first())?).ok()?)?;
+        let place = index.0.checked_sub(self.first_cached())?;
+        let payload = self.payloads.get(usize::try_from(place).ok()?)?.clone();
+        Some(Entry { index, term, kind: shape.kind(), payload })
+    }
+
+    /// Keeps the payload of an entry that raft-rs is about to be given.
+    pub(super) fn stage(&mut self, index: Index, term: Term, kind: EntryKind, payload: Payload) {
+        self.staged.insert((index.0, term.0), (kind, payload));
+    }
+
+    /// Takes back what [`LogView::stage`] was given: raft-rs refused the entry.
+    pub(super) fn unstage(&mut self, index: Index, term: Term) {
+        self.staged.remove(&(index.0, term.0));
+    }
+
+    /// Adds entries that raft-rs put into its log, overwriting what stood from the first one's index on.
+    pub(super) fn append(&mut self, entries: &[RaftEntry]) -> Appended {
+        let mut done = Appended::default();
+        let Some(first) = entries.first() else { return done };
+        assert!(
+            first.index > self.before.0 && first.index <= self.last() + 1,
+            "entry to append: index between {} and {} expected, found {}",
+            self.first(),
+            self.last() + 1,
+            first.index
+        );
+        if first.index <= self.last() {
+            done.truncated_from = Some(Index(first.index));
+            self.truncate(Index(first.index));
+        }
+        for entry in entries {
+            let (kind, payload) = match self.staged.remove(&(entry.index, entry.term)) {
+                Some(staged) => staged,
+                // The empty entry with which a leader of raft-rs begins its term.
+                None if entry.data.is_empty() => (EntryKind::Barrier, barrier()),
+                None => panic!("entry {} of term {}: its payload is missing", entry.index, entry.term),
+            };
+            assert_eq!(entry.index, self.last() + 1, "index of the next entry to append");
+            self.push(entry.term, kind, payload.clone());
+            done.entries.push(Entry { index: Index(entry.index), term: Term(entry.term), kind, payload });
+        }
+        // What is left belonged to entries that raft-rs overwrote before it handed them out.
+        self.staged.clear();
+        done
+    }
+
+    /// Drops all entries from `from` on, and everything staged.
+    pub(super) fn truncate(&mut self, from: Index) {
+        assert!(from.0 > self.before.0, "truncation: index above {} expected, found {from}", self.before.0);
+        while self.last() >= from.0 {
+            self.shapes.pop_back();
+            if let Some(payload) = self.payloads.pop_back() {
+                self.cached_bytes -= payload.len();
+            }
+        }
+        while self.runs.back().is_some_and(|&(first, _)| first >= from.0) {
+            self.runs.pop_back();
+        }
+    }
+
+    /// Drops whatever was staged.
+    pub(super) fn clear_staged(&mut self) {
+        self.staged.clear();
+    }
+
+    /// Drops the entries before `keep_from`, which may be at most one past the last.
+    pub(super) fn compact(&mut self, keep_from: Index) {
+        if keep_from.0 > self.first() && keep_from.0 <= self.last() + 1 {
+            self.drop_front(keep_from.0 - 1);
+        }
+    }
+
+    /// Says that payloads above `index` must stay in memory: not yet persisted, or not yet applied.
+    pub(super) fn pin_after(&mut self, index: Index) {
+        self.pinned_after = index.0;
+        self.evict();
+    }
+
+    /// Makes `new_before` the entry before the first: its term is kept, all else up to it dropped.
+    fn drop_front(&mut self, new_before: u64) {
+        let term = self.term_at(Index(new_before)).unwrap_or_default();
+        while self.before.0 < new_before && self.shapes.pop_front().is_some() {
+            if self.payloads.len() > self.shapes.len()
+                && let Some(payload) = self.payloads.pop_front()
+            {
+                self.cached_bytes -= payload.len();
+            }
+            self.before.0 += 1;
+        }
+        self.before.1 = term.0;
+        let first = self.first();
+        while self.runs.get(1).is_some_and(|&(start, _)| start <= first) {
+            self.runs.pop_front();
+        }
+        if self.shapes.is_empty() {
+            self.runs.clear();
+        } else if let Some(run) = self.runs.front_mut() {
+            run.0 = first;
+        }
+    }
+
+    fn push(&mut self, term: u64, kind: EntryKind, payload: Payload) {
+        let index = self.last() + 1;
+        self.shapes.push_back(Shape::new(kind, payload.len()));
+        if self.runs.back().is_none_or(|&(_, last)| last != term) {
+            self.runs.push_back((index, term));
+        }
+        self.cached_bytes += payload.len();
+        self.payloads.push_back(payload);
+        self.evict();
+    }
+
+    fn first_cached(&self) -> u64 {
+        self.last() + 1 - self.payloads.len() as u64
+    }
+
+    fn evict(&mut self) {
+        while self.cached_bytes > self.cached_bytes_max && self.first_cached() <= self.pinned_after {
+            let Some(payload) = self.payloads.pop_front() else { return };
+            self.cached_bytes -= payload.len();
+        }
+    }
+}
+
+/// The content of a barrier entry.
+pub(super) fn barrier() -> Payload {
+    Payload::from_bytes(&[0; 8])
+}
+
+impl Storage for LogView {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        Ok(self.initial.clone())
+    }
+
+    /// All that is asked for, whatever `max_size` says: a shortened batch would break the rule that each
+    /// append of a term ends in that term.
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        _max_size: impl Into<Option<u64>>,
+        _context: GetEntriesContext,
+    ) -> raft::Result<Vec<RaftEntry>> {
+        if low < self.first() {
+            return Err(Error::Store(StorageError::Compacted));
+        }
+        let mut found = Vec::new();
+        for index in low..high {
+            let place = usize::try_from(index - self.first()).unwrap_or(usize::MAX);
+            let (Some(shape), Some(term)) = (self.shapes.get(place), self.term_at(Index(index))) else {
+                return Err(Error::Store(StorageError::Unavailable));
+            };
+            let (context, data) = handle(shape.kind(), shape.len());
+            found.push(RaftEntry { index, term: term.0, context, data, ..RaftEntry::default() });
+        }
+        Ok(found)
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        match self.term_at(Index(index)) {
+            Some(Term(term)) => Ok(term),
+            None if index < self.before.0 => Err(Error::Store(StorageError::Compacted)),
+            None => Err(Error::Store(StorageError::Unavailable)),
+        }
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.first())
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.last())
+    }
+
+    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        let Some((meta, conf_state)) = &self.snapshot else {
+            return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
+        };
+        let mut snapshot = Snapshot::default();
+        let metadata = snapshot.mut_metadata();
+        metadata.index = meta.index.0;
+        metadata.term = meta.term.0;
+        metadata.set_conf_state(conf_state.clone());
+        Ok(snapshot)
+    }
+}
+
+#[cfg(test)]
+mod tests;
