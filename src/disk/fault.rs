@@ -122,7 +122,6 @@ impl FaultDisk {
     }
 
     /// The operations since the last call, one line each; reads and lists are left out.
-    #[must_use]
     pub fn take_trace(&self) -> Vec<String> {
         std::mem::take(&mut self.state().trace)
     }

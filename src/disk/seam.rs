@@ -99,6 +99,54 @@ pub trait Disk {
     }
 }
 
+impl<D: Disk + ?Sized> Disk for &mut D {
+    type File = D::File;
+
+    fn list(&mut self) -> io::Result<Vec<(String, u64)>> {
+        (**self).list()
+    }
+
+    fn create(&mut self, name: &str) -> io::Result<Self::File> {
+        (**self).create(name)
+    }
+
+    fn open(&mut self, name: &str) -> io::Result<Self::File> {
+        (**self).open(name)
+    }
+
+    fn read_at(&mut self, file: &Self::File, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        (**self).read_at(file, offset, buf)
+    }
+
+    fn write_at(&mut self, file: &mut Self::File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        (**self).write_at(file, offset, bytes)
+    }
+
+    fn set_len(&mut self, file: &mut Self::File, len: u64) -> io::Result<()> {
+        (**self).set_len(file, len)
+    }
+
+    fn preallocate(&mut self, file: &mut Self::File, len: u64) -> io::Result<()> {
+        (**self).preallocate(file, len)
+    }
+
+    fn sync(&mut self, file: &mut Self::File) -> io::Result<()> {
+        (**self).sync(file)
+    }
+
+    fn sync_dir(&mut self) -> io::Result<()> {
+        (**self).sync_dir()
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        (**self).rename(from, to)
+    }
+
+    fn unlink(&mut self, name: &str) -> io::Result<()> {
+        (**self).unlink(name)
+    }
+}
+
 /// Whether an error says that there is no room, so that the same may succeed when there is again.
 #[must_use]
 pub fn is_no_space(error: &io::Error) -> bool {

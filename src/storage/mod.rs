@@ -1,1 +1,11 @@
 //! The order of disk operations in the data directory. Formats are `format`'s, syscalls are `disk`'s.
+
+mod io;
+mod segment_file;
+pub mod snapshots;
+pub mod writer;
+
+pub use io::StorageError;
+pub use segment_file::Preparation;
+pub use snapshots::{FinishedSnapshot, PageSource, SnapshotHeader, store_snapshot, write_snapshot};
+pub use writer::{Writer, WriterConfig, WriterState};

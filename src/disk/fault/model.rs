@@ -191,11 +191,19 @@ impl Model {
 
     pub fn sync_class(&self, inode: usize) -> String {
         let kinds: BTreeSet<&str> = self.inodes.get(inode).map_or_else(BTreeSet::new, |file| {
-            let kind = |change: &Change| match change {
+            let mut len = file.durable.len() as u64;
+            let mut kind = |change: &Change| match change {
+                Change::Write { bytes, .. } if bytes.iter().all(|&byte| byte == 0) => "zeros",
                 Change::Write { .. } => "write",
-                Change::SetLen(_) => "length",
+                Change::SetLen(to) => {
+                    if std::mem::replace(&mut len, *to) < *to {
+                        "grow"
+                    } else {
+                        "cut"
+                    }
+                }
             };
-            file.pending.iter().map(kind).collect()
+            file.pending.iter().map(&mut kind).collect()
         });
         let kinds: Vec<&str> = kinds.into_iter().collect();
         format!("sync {}: {}", without_numbers(self.name(inode)), said(&kinds))
