@@ -12,7 +12,7 @@ use slog::Logger;
 use super::changes::Transfer;
 use super::clock::PinnedTimeout;
 use super::log_view::{LogView, handle};
-use super::membership::{Ownership, Promotion, RaftMembers, is_voter};
+use super::membership::{Ownership, Promotion, RaftMembers, is_only_voter, is_voter};
 use super::ready::Persistence;
 use super::shortage::Shortage;
 use super::start::{conf_state, configurations, hard_state, is_bootstrap, raft_config};
@@ -106,7 +106,8 @@ impl Consensus {
             bootstrap_entry,
         };
         consensus.launch(log, hard_state)?;
-        if consensus.is_only_voter() {
+        // By the configuration in force alone: offline recovery may just have made this the only voter.
+        if is_only_voter(consensus.configuration(), consensus.config.id) {
             consensus.call("campaign", RawNode::campaign);
         } else if raised {
             consensus.persist_metadata(term, NodeId(0));

@@ -113,10 +113,11 @@ impl Consensus {
         Index(progress.map_or(0, |progress| progress.matched))
     }
 
-    /// Looks whether the server that is being promoted has caught up.
+    /// Looks whether the server that is being promoted has caught up. Not during a transfer: nothing may be
+    /// proposed then, and most transfers end with this leadership.
     pub(super) fn check_promotion(&mut self) {
         let (last, now, timeout) = (self.last_index(), self.now, self.config.election_timeout);
-        let Some(mut promotion) = self.promotion else { return };
+        let Some(mut promotion) = self.promotion.filter(|_| self.transfer.is_none()) else { return };
         let stored = self.stored_by(promotion.id);
         match promotion.handle_progress(stored, last, now, timeout) {
             CatchUp::Waiting => self.promotion = Some(promotion),

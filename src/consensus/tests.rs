@@ -3,6 +3,7 @@
 mod cluster;
 mod harness;
 mod members;
+mod peers;
 mod random;
 mod room;
 mod single;

@@ -2,7 +2,7 @@
 
 use super::harness::*;
 use crate::base::{EntryKind, Index, NodeId, Payload, Term, Time, limits};
-use crate::consensus::{Consensus, Effect, Refused, Restored, SnapshotMeta};
+use crate::consensus::{Change, Consensus, Effect, Refused, Restored, SnapshotMeta};
 
 #[test]
 fn a_bootstrapped_log_holds_the_configuration_at_1_and_the_first_command_at_2_in_term_1() {
@@ -114,6 +114,55 @@ fn a_log_with_falling_terms_is_taken_up() {
         let mut again = node.crash(config(1));
         again.persist_all();
         assert_eq!(again.applied.last().unwrap().index, Index(next + 2));
+    }
+}
+
+#[test]
+fn a_server_that_recovery_made_the_only_voter_leads_at_once() {
+    let mut stored = Stored::fresh(&voters(&[1, 2, 3]));
+    stored.term = Term(2);
+    stored.entries.push(entry(2, 2, EntryKind::Command, bytes(2)));
+    stored.entries.push(change(3, 1, &voters(&[1])));
+    let mut node = Node::start(config(1), stored);
+    assert_eq!(node.take_news(), [Effect::BecameLeader { term: Term(3) }]);
+    assert!(!node.consensus.is_only_voter(), "others may still elect by the older configuration");
+    node.persist_all();
+    assert!(node.consensus.is_only_voter());
+    assert_eq!(node.applied_numbers(), [2]);
+}
+
+#[test]
+fn whatever_was_applied_before_a_crash_is_applied_after_it() {
+    // The disk does `done` pieces of work, then the process dies; for each number of pieces until none is left.
+    for done in 0.. {
+        let mut node = Node::bootstrap();
+        let mut left = done;
+        let mut work = |node: &mut Node| {
+            while left > 0 && node.persist_one() {
+                left -= 1;
+            }
+        };
+        for number in 2..10 {
+            node.propose(number);
+            if number % 3 == 0 {
+                work(&mut node);
+            }
+        }
+        node.consensus.request_change(&Change::Add { id: NodeId(2), address: "b".to_owned() }).ok();
+        node.poll();
+        work(&mut node);
+        let finished = left > 0;
+        let before = node.applied_numbers();
+        let mut again = node.crash(config(1));
+        again.persist_all();
+        let after = again.applied_numbers();
+        assert!(after.starts_with(&before), "after {done}: {before:?}, then {after:?}");
+        assert!(again.stored.terms().is_sorted());
+        if finished {
+            assert_eq!(after, (2..10).collect::<Vec<_>>());
+            assert_eq!(again.consensus.committed_configuration().configuration.servers.len(), 2);
+            break;
+        }
     }
 }
 
