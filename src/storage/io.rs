@@ -81,12 +81,6 @@ impl<D: Disk> Io<D> {
         self.sort(done, || format!("create {name}"))
     }
 
-    pub fn open(&mut self, name: &str) -> Result<D::File, StorageError> {
-        self.check()?;
-        let done = self.disk.open(name);
-        self.sort(done, || format!("open {name}"))
-    }
-
     pub fn list(&mut self) -> Result<Vec<(String, u64)>, StorageError> {
         self.check()?;
         let done = self.disk.list();

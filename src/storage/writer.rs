@@ -30,6 +30,9 @@ use crate::format::metadata::Metadata;
 use crate::format::names;
 use crate::format::segment::encode_batch;
 
+/// How large the buffer of encoded batches stays between appends.
+const BUFFER_BYTES_KEPT: usize = 1 << 20;
+
 /// How the writer works; nothing here changes what can be read back.
 #[derive(Clone, Debug)]
 pub struct WriterConfig {
@@ -68,8 +71,6 @@ pub struct Writer<D: Disk> {
     next_index: Index,
     snapshot_index: Index,
     metadata_version: u64,
-    /// Which of `metadata1` and `metadata2` are there.
-    metadata_there: [bool; 2],
     closed: VecDeque<(Index, Index)>,
     closing: VecDeque<Closing<D::File>>,
     current: Option<OpenSegment<D::File>>,
@@ -95,7 +96,6 @@ impl<D: Disk> Writer<D> {
             next_index: Index(state.next_index.0.max(1)),
             snapshot_index: state.snapshot_index,
             metadata_version: state.metadata_version,
-            metadata_there: [false; 2],
             closed: state.closed.into(),
             closing: VecDeque::new(),
             current: None,
@@ -155,6 +155,8 @@ impl<D: Disk> Writer<D> {
         self.provide_segment()?;
         self.write_buffer()?;
         self.next_index = next;
+        self.buffer.clear();
+        self.buffer.shrink_to(BUFFER_BYTES_KEPT);
         Ok(())
     }
 
@@ -246,23 +248,13 @@ impl<D: Disk> Writer<D> {
         let version = self.metadata_version + 1;
         // Odd versions go to the first file, even ones to the second, so that the previous one stays intact.
         let name = names::metadata_name(version);
-        let there = usize::from(version.is_multiple_of(2));
         let bytes = Metadata { version, term, voted_for }.encode();
-        if self.metadata_there.get(there) == Some(&true) {
-            let mut file = self.io.open(name)?;
-            self.io.write_at(name, &mut file, 0, &bytes)?;
-            // Before any message depends on the term or the vote: else a crash lets this node vote twice.
-            self.io.sync(name, &mut file)?;
-        } else {
-            let temporary = names::temporary_name(name);
-            self.io.write_temporary(&temporary, &bytes)?;
-            self.io.rename(&temporary, name)?;
-            // As above, for a file that was not there before.
-            self.io.sync_dir()?;
-            if let Some(there) = self.metadata_there.get_mut(there) {
-                *there = true;
-            }
-        }
+        // Never in place, as C does it: a write that fails halfway would leave a new version with an old vote.
+        let temporary = names::temporary_name(name);
+        self.io.write_temporary(&temporary, &bytes)?;
+        self.io.rename(&temporary, name)?;
+        // Before any message depends on the term or the vote: else a crash lets this node vote twice.
+        self.io.sync_dir()?;
         self.metadata_version = version;
         Ok(())
     }

@@ -17,8 +17,6 @@ impl<D: Disk> Writer<D> {
         self.check_chain()?;
         for (name, _) in self.io.list()? {
             match FileName::parse(&name) {
-                FileName::Metadata(1) => self.metadata_there[0] = true,
-                FileName::Metadata(_) => self.metadata_there[1] = true,
                 FileName::Open(counter) => self.counter = self.counter.max(counter),
                 FileName::Closed(first, last) if !self.closed.contains(&(first, last)) => {
                     if last > self.snapshot_index {

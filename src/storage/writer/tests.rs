@@ -3,6 +3,7 @@
 mod c_start;
 mod crash;
 mod order;
+mod room;
 mod script;
 
 use crate::base::{Entry, EntryKind, Index, Payload, Term};

@@ -125,14 +125,23 @@ fn a_preparation_can_be_made_beside_the_writer() {
 }
 
 #[test]
-fn metadata_is_made_by_renaming_and_then_overwritten_in_turn() {
+fn metadata_is_replaced_in_turn_and_the_version_before_stays_intact() {
     let disk = FaultDisk::new(1);
     let mut writer = fresh(&disk);
     writer.set_metadata(Term(1), NodeId(0)).unwrap();
     writer.set_metadata(Term(1), NodeId(9)).unwrap();
     disk.take_trace();
     writer.set_metadata(Term(2), NodeId(0)).unwrap();
-    assert_eq!(disk.take_trace(), ["write metadata1 0+32", "sync metadata1"]);
+    assert_eq!(
+        disk.take_trace(),
+        [
+            "create tmp-metadata1",
+            "write tmp-metadata1 0+32",
+            "sync tmp-metadata1",
+            "rename tmp-metadata1 metadata1",
+            "sync_dir"
+        ]
+    );
     assert_eq!(names(&disk), ["metadata1", "metadata2"]);
     let word = |name: &str, at: usize| {
         u64::from_le_bytes(disk.content(name).unwrap()[at..at + 8].try_into().unwrap())
@@ -317,4 +326,32 @@ fn the_time_of_a_snapshot_is_above_every_other_one_at_its_entry() {
     disk.put("snapshot-2-4-300.meta", b"x");
     assert_eq!(snapshot(&disk, 5, 2).name.time, 201);
     assert_eq!(snapshot(&disk, 6, 2).name.time, 7);
+}
+
+#[test]
+fn a_real_directory_gets_the_same_files() {
+    let place = tempfile::tempdir().unwrap();
+    let mut disk = crate::disk::RealDisk::open(place.path()).unwrap();
+    let state = WriterState { next_index: Index(1), ..WriterState::default() };
+    let mut writer = Writer::new(disk.clone(), state, WriterConfig::default());
+    while writer.prepare_ahead().unwrap() {}
+    writer.append(&[entries(1, 2, 1, 64)]).unwrap();
+    writer.set_metadata(Term(1), NodeId(1)).unwrap();
+    let size = |disk: &mut crate::disk::RealDisk, name: &str| {
+        crate::disk::Disk::list(disk)
+            .unwrap()
+            .into_iter()
+            .find(|(other, _)| other == name)
+            .map(|(_, size)| size)
+    };
+    assert_eq!(size(&mut disk, "open-1"), Some(8 << 20));
+    writer.append(&[entries(3, 1, 1, 9 << 20)]).unwrap();
+    writer.truncate(Index(3)).unwrap();
+    let snap = write_snapshot(&mut disk, &header(2, 1), &[TwoPages]).unwrap();
+    writer.install_snapshot_files(snap, 10).unwrap();
+    writer.close().unwrap();
+    assert_eq!(size(&mut disk, "0000000000000001-0000000000000002"), Some(8 + 16 + 2 * (16 + 64)));
+    assert_eq!(size(&mut disk, "metadata1"), Some(32));
+    assert_eq!(size(&mut disk, "snapshot-1-2-7.meta"), Some(40));
+    assert_eq!(crate::disk::Disk::list(&mut disk).unwrap().len(), 4);
 }

@@ -59,11 +59,11 @@ impl View {
         Self { metadata: started.metadata, snapshot: started.snapshot, log, closed: false }
     }
 
-    fn next(&self) -> u64 {
+    pub fn next(&self) -> u64 {
         self.log.keys().next_back().copied().unwrap_or(self.snapshot.1) + 1
     }
 
-    fn with_log(&self, keep: impl Fn(u64) -> bool) -> Self {
+    pub fn with_log(&self, keep: impl Fn(u64) -> bool) -> Self {
         let log = self.log.iter().filter(|(index, _)| keep(**index));
         Self { log: log.map(|(index, entry)| (*index, entry.clone())).collect(), ..self.clone() }
     }
