@@ -60,3 +60,6 @@ pub const STATEMENT_CACHE_COUNT_MAX: usize = 32;
 
 /// How long a server waits before it tries again to write to a disk that was full.
 pub const DISK_SPACE_RETRY: Duration = Duration::from_secs(1);
+
+/// Memory of all temporary files of the process together; what does not fit goes to an unlinked file on disk.
+pub const TEMPORARY_BYTES_MAX: usize = 64 << 20;
