@@ -2,19 +2,19 @@
 //! transcript says, and encodes to the same bytes.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
-#![allow(clippy::disallowed_methods, reason = "reads the transcripts of the package")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::PathBuf;
 
-use dqlite::base::Role;
 use dqlite::base::limits::CLIENT_REQUEST_BYTES_MAX;
+use dqlite::base::{Prng, Role};
 use dqlite::codec::client::{
     Cell, Context, Failure, Format, Frame, FrameReader, Header, PROTOCOL_LEGACY, PROTOCOL_VERSION, Refused,
     Request, Response, RowsEnd, failure,
 };
 use serde_json::{Value, json};
+use support::transcript::{Step, load_all};
+
+mod support;
 
 /// Requests that our own encoder would write shorter, since the rest is ignored by who reads it.
 const LONGER_THAN_NEEDED: &[&str] = &[
@@ -23,42 +23,6 @@ const LONGER_THAN_NEEDED: &[&str] = &[
     "tuple present with count 0, schema 0",
     "tuple present with count 0, schema 1",
 ];
-
-struct Step {
-    place: String,
-    conn: u64,
-    note: String,
-    send: Vec<u8>,
-    recv: Vec<u8>,
-    json: Value,
-}
-
-fn steps() -> Vec<Step> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/client");
-    let mut paths: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    paths.sort();
-    let mut steps = Vec::new();
-    for (file, path) in paths.iter().enumerate() {
-        let script: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
-        for (number, json) in script["steps"].as_array().unwrap().iter().enumerate() {
-            steps.push(Step {
-                place: format!("{} step {number}", path.file_name().unwrap().display()),
-                conn: file as u64 * 1000 + json["conn"].as_u64().unwrap_or(0),
-                note: json["note"].as_str().unwrap().to_owned(),
-                send: bytes_of(&json["send"]),
-                recv: bytes_of(&json["recv"]),
-                json: json.clone(),
-            });
-        }
-    }
-    assert!(steps.len() > 400, "only {} steps found", steps.len());
-    steps
-}
-
-fn bytes_of(hex: &Value) -> Vec<u8> {
-    let hex = hex.as_str().unwrap();
-    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
-}
 
 /// The messages in `bytes`, which must hold nothing else.
 fn frames(bytes: &[u8]) -> Vec<(Header, Vec<u8>)> {
@@ -73,19 +37,20 @@ fn frames(bytes: &[u8]) -> Vec<(Header, Vec<u8>)> {
 
 /// Steps after the protocol word of their connection, and whether that word was the legacy one.
 fn requests() -> Vec<(Step, bool)> {
-    let mut legacy = BTreeMap::new();
     let mut requests = Vec::new();
-    for step in steps() {
-        if step.send.is_empty() {
-            assert!(step.json["disconnect"].as_bool().unwrap());
-        } else if let Some(&legacy) = legacy.get(&step.conn) {
-            requests.push((step, legacy));
-        } else {
+    for transcript in load_all() {
+        let mut legacy = BTreeMap::new();
+        for step in transcript.steps.into_iter().filter(|step| !step.disconnect) {
+            if let Some(&legacy) = legacy.get(&step.conn) {
+                requests.push((step, legacy));
+                continue;
+            }
             let word = u64::from_le_bytes(step.send.as_slice().try_into().unwrap());
-            assert_eq!(step.json["closed"] == true, ![PROTOCOL_VERSION, PROTOCOL_LEGACY].contains(&word));
+            assert_eq!(step.closed, ![PROTOCOL_VERSION, PROTOCOL_LEGACY].contains(&word));
             legacy.insert(step.conn, word == PROTOCOL_LEGACY);
         }
     }
+    assert!(requests.len() > 300, "only {} requests found", requests.len());
     requests
 }
 
@@ -95,7 +60,7 @@ fn every_request_decodes_and_encodes_to_the_same_bytes() {
     for (step, _) in requests() {
         let mut reader = FrameReader::new(CLIENT_REQUEST_BYTES_MAX);
         reader.feed(&step.send);
-        if step.json["closed"] == true || step.note.starts_with("words 0") || reader.next_frame().is_err() {
+        if step.closed || step.note.starts_with("words 0") || reader.next_frame().is_err() {
             continue;
         }
         for (header, body) in frames(&step.send) {
@@ -123,8 +88,7 @@ fn every_request_decodes_and_encodes_to_the_same_bytes() {
 fn every_message_that_closes_the_connection_is_refused() {
     let mut refused = 0;
     for (step, _) in requests() {
-        if step.json["closed"] == true || step.note.starts_with("words") || step.note.starts_with("body of 4")
-        {
+        if step.closed || step.note.starts_with("words") || step.note.starts_with("body of 4") {
             let mut reader = FrameReader::new(CLIENT_REQUEST_BYTES_MAX);
             reader.feed(&step.send);
             let Ok(frame) = reader.next_frame() else {
@@ -143,7 +107,7 @@ fn every_message_that_closes_the_connection_is_refused() {
 fn every_response_decodes_to_its_answer_and_encodes_to_the_same_bytes() {
     let mut compared = 0;
     for (step, legacy) in requests() {
-        if step.json["defect"] == true {
+        if step.defect {
             continue;
         }
         let format = if step.note.contains("format=0") { Format::Addresses } else { Format::Roles };
@@ -155,14 +119,8 @@ fn every_response_decodes_to_its_answer_and_encodes_to_the_same_bytes() {
             encoded.extend(response.encode());
             answers.push(describe(&response, header.schema));
         }
-        let mut masked = step.recv.clone();
-        for range in step.json["mask"].as_array().unwrap_or(&Vec::new()) {
-            let number = |at: usize| usize::try_from(range[at].as_u64().unwrap()).unwrap();
-            let (at, len) = (number(0), number(1));
-            masked[at..at + len].fill(0);
-        }
-        assert_eq!(encoded, masked, "{} ({})", step.place, step.note);
-        let Some(answer) = step.json.get("answer") else { continue };
+        assert_eq!(encoded, step.masked(&step.recv), "{} ({})", step.place, step.note);
+        let Some(answer) = &step.answer else { continue };
         let wanted = if let Value::Array(many) = answer { many.clone() } else { vec![answer.clone()] };
         assert_eq!(answers.len(), wanted.len(), "{}", step.place);
         let answers: Vec<_> = answers.into_iter().zip(&wanted).map(|(it, like)| abridge(it, like)).collect();
@@ -264,4 +222,54 @@ fn every_failure_of_the_table_has_the_code_and_text_that_c_sent() {
         let known = sent.contains(&Response::from(failure).encode());
         assert_eq!(known, !NOT_IN_TRANSCRIPTS.contains(failure), "{failure:?}");
     }
+}
+
+#[test]
+fn damaged_messages_are_decoded_or_refused_and_what_is_decoded_survives_another_round() {
+    let (mut decoded, mut refused) = (0, 0);
+    for (seed, (step, legacy)) in requests().into_iter().enumerate() {
+        let mut random = Prng::new(seed as u64);
+        for bytes in [&step.send, &step.recv] {
+            for _ in 0..20 {
+                let mut damaged = bytes.get(8..).unwrap_or_default().to_vec();
+                for _ in 0..random.below(4).min(damaged.len() as u64) {
+                    let at = usize::try_from(random.below(damaged.len() as u64)).unwrap();
+                    damaged[at] = u8::try_from(random.below(256)).unwrap();
+                }
+                let (kind, schema) = (bytes.get(4).copied().unwrap_or(0), bytes.get(5).copied().unwrap_or(0));
+                let header = Header { words: 0, kind, schema, extra: 0 };
+                let frame = Frame { header, body: &damaged };
+                let context = Context { legacy, format: Format::Roles };
+                let again = |message: &[u8], check: &mut dyn FnMut(Frame<'_>)| {
+                    let mut reader = FrameReader::new(u64::MAX);
+                    reader.feed(message);
+                    check(reader.next_frame().unwrap().unwrap());
+                };
+                // Compared as texts: a NaN differs from itself.
+                if let Ok(request) = Request::decode(frame) {
+                    let text = format!("{request:?}");
+                    again(&request.encode().unwrap(), &mut |frame| {
+                        assert_eq!(text, format!("{:?}", Request::decode(frame).unwrap()), "seed {seed}");
+                    });
+                    decoded += 1;
+                } else {
+                    refused += 1;
+                }
+                if let Ok(response) = Response::decode(frame, context) {
+                    let text = format!("{response:?}");
+                    again(&response.encode(), &mut |frame| {
+                        assert_eq!(
+                            text,
+                            format!("{:?}", Response::decode(frame, context).unwrap()),
+                            "seed {seed}"
+                        );
+                    });
+                    decoded += 1;
+                } else {
+                    refused += 1;
+                }
+            }
+        }
+    }
+    assert!(decoded > 10_000 && refused > 1000, "{decoded} decoded, {refused} refused");
 }

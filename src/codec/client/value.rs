@@ -72,9 +72,9 @@ impl<'a> Params<'a> {
         let types = reader.take("parameter types", count)?;
         let used = whole.len().saturating_sub(reader.rest().len());
         reader.take("parameter header padding", used.wrapping_neg() % 8)?;
-        let bodies = reader.rest();
-        reader.take("parameter values", bodies.len())?;
-        Ok(Self { types, bodies })
+        let bodies = reader.take("parameter values", reader.rest().len())?;
+        // Without types the rest is nobody's.
+        Ok(if types.is_empty() { Self::default() } else { Self { types, bodies } })
     }
 
     /// How many parameters the header announces.

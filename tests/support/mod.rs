@@ -1,0 +1,7 @@
+//! What several tests need. Each test program compiles it for itself and uses a part of it.
+
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(clippy::disallowed_methods, reason = "reads the transcripts of the package")]
+
+pub mod client;
+pub mod transcript;
