@@ -81,13 +81,16 @@ pub(super) struct Run {
     pub view: View,
     /// What it may find instead, because of a step that was cut off.
     pub also: Vec<View>,
+    /// Snapshots before the last one, and the log that was above each: while they are being deleted, C may
+    /// start on one of them and the log, which is as good.
+    past: Vec<View>,
 }
 
 impl Run {
     pub fn new(disk: &FaultDisk, prewrite: bool) -> Self {
         let state = WriterState { next_index: Index(1), ..WriterState::default() };
         let writer = Writer::new(disk.clone(), state, small(prewrite));
-        Self { disk: disk.clone(), writer, view: View::empty(), also: Vec::new() }
+        Self { disk: disk.clone(), writer, view: View::empty(), also: Vec::new(), past: Vec::new() }
     }
 
     /// Goes on where a start ended.
@@ -99,7 +102,7 @@ impl Run {
             snapshot_index: Index(started.snapshot.1),
         };
         let writer = Writer::new(disk.clone(), state, small(false));
-        Self { disk: disk.clone(), writer, view: View::of(started), also: Vec::new() }
+        Self { disk: disk.clone(), writer, view: View::of(started), also: Vec::new(), past: Vec::new() }
     }
 
     /// Does one step. When it fails, `also` says what may be on the disk from now on.
@@ -132,10 +135,23 @@ impl Run {
         };
         match &done {
             Ok(()) => {
+                for past in &mut self.past {
+                    past.log.retain(|index, _| *index < after.next());
+                    past.log.extend(after.log.iter().map(|(index, entry)| (*index, entry.clone())));
+                    past.metadata = after.metadata;
+                }
+                if matches!(step, Step::Snapshot { .. }) {
+                    self.past.push(self.view.clone());
+                } else if matches!(step, Step::Restore { .. }) {
+                    self.past.clear();
+                }
                 self.view = after;
                 self.also.clear();
             }
             Err(_) => {
+                if matches!(step, Step::Restore { .. }) {
+                    self.also.extend(self.past.clone());
+                }
                 self.also.extend(between);
                 self.also.push(after);
             }
