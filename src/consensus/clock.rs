@@ -71,7 +71,7 @@ impl Consensus {
         self.needs_ticks().then_some(self.next_tick)
     }
 
-    /// A leader without peers and a server that cannot be elected have nothing to do with time.
+    /// A leader without peers, and a server without leader that cannot be elected, have nothing to do with time.
     fn needs_ticks(&self) -> bool {
         let Some(raw) = &self.raw else { return false };
         let waits = self.promotion.is_some() || self.transfer.is_some() || self.shortage.is_some();
@@ -79,7 +79,10 @@ impl Consensus {
             || match raw.raft.state {
                 StateRole::Leader => raw.raft.prs().iter().len() > 1,
                 StateRole::Follower | StateRole::Candidate | StateRole::PreCandidate => {
-                    raw.raft.promotable() || self.may_finish_own_removal()
+                    // Also who cannot be elected has to forget a silent leader, or would refuse its vote for ever.
+                    let in_lease =
+                        raw.raft.leader_id != 0 && raw.raft.election_elapsed < raw.raft.election_timeout();
+                    raw.raft.promotable() || in_lease || self.may_finish_own_removal()
                 }
             }
     }

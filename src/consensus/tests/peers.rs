@@ -83,3 +83,21 @@ fn a_vote_that_may_not_have_reached_the_disk_is_stored_again_before_an_answer_le
     assert_eq!(node.sent.len(), 1);
     assert_eq!((node.stored.term, node.stored.vote), (Term(3), NodeId(1)));
 }
+
+#[test]
+fn a_stand_by_gives_its_vote_once_the_leader_was_silent_for_an_election_timeout() {
+    // It may be a voter already in a configuration that only the candidate holds.
+    let mut node = Node::start(config(1), Stored::fresh(&servers(&[(1, Role::StandBy), (2, Role::Voter)])));
+    node.receive(append(2, 2, (1, 1), &[]));
+    let mut asks = Message { from: 2, to: 1, term: 3, index: 9, log_term: 2, ..Message::default() };
+    asks.set_msg_type(MessageType::MsgRequestPreVote);
+    node.persist_all();
+    node.sent.clear();
+    node.wait(ELECTION - HEARTBEAT);
+    node.receive((asks.clone(), Vec::new()));
+    assert_eq!(node.sent, []);
+    node.wait(2 * HEARTBEAT);
+    node.receive((asks, Vec::new()));
+    assert!(!node.sent[0].1.0.reject);
+    assert_eq!(node.consensus.poll_timeout(), None);
+}
