@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn servers_are_packed_without_padding_and_the_whole_is_padded() {
         let one = Configuration { servers: three().servers[..1].to_vec() };
-        let expected: &[u8] = b"\x01\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0127.0.0.1:9001\0\x01\0\0\0\0\0\0\0";
+        let expected: &[u8] = b"\x01\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\x00127.0.0.1:9001\0\x01\0\0\0\0\0\0\0";
         assert_eq!(one.encode(), expected);
         assert_eq!(Configuration::decode(&three().encode()), Ok(three()));
     }

@@ -3,9 +3,11 @@
 //! Texts of errors begin with C's, which programs and people know; what was expected, what was found and what
 //! to do follows.
 
+pub mod lz4;
 pub mod metadata;
 pub mod names;
 pub mod segment;
+pub mod snapshot;
 
 use std::fmt;
 
