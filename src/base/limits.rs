@@ -63,3 +63,9 @@ pub const DISK_SPACE_RETRY: Duration = Duration::from_secs(1);
 
 /// Memory of all temporary files of the process together; what does not fit goes to an unlinked file on disk.
 pub const TEMPORARY_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes of finished rows messages that a query gathers before it stops for them to be written.
+pub const ROWS_BATCH_BYTES: usize = 64 << 10;
+
+/// Bytes of rows of a statement that commits by itself, kept until it is done; more fails it with code 18.
+pub const HELD_ROWS_BYTES_MAX: usize = 64 << 20;

@@ -155,7 +155,7 @@ impl Consensus {
     }
 
     /// Ends this server's part.
-    pub(super) fn fail(&mut self, text: &str) {
+    pub fn fail(&mut self, text: &str) {
         if self.unavailable.is_none() {
             log::error!("server {} at {} is unavailable: {text}", self.config.id, self.config.address);
             self.unavailable = Some(text.to_owned());

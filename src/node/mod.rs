@@ -1,1 +1,13 @@
-//! (see docs/design.md)
+//! The whole node as one state machine over sessions, engine and consensus: events in, effects out, time as an
+//! argument, no I/O.
+
+mod clients;
+pub mod core;
+pub mod effect;
+mod requests;
+pub mod snapshots;
+#[cfg(test)]
+mod tests;
+
+pub use self::core::{Core, CoreConfig};
+pub use effect::Effect;

@@ -2,6 +2,19 @@
 //! a disk thread, SQL threads, and a thread per snapshot.
 
 pub mod address;
+pub mod clock;
 pub mod connect;
+pub mod disk;
+pub mod executor;
 pub mod listen;
+pub mod mailbox;
+pub mod net;
+pub mod running;
+pub mod settings;
+pub mod shell;
+pub mod snapshot;
+pub mod sql_pool;
+pub mod threads;
 pub mod trace;
+
+pub use running::{NodeOptions, RunningNode, StartError};

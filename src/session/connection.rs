@@ -104,7 +104,10 @@ impl Session {
             return;
         }
         self.state = State::Idle;
-        self.out.push(self.client.encode(asked, reply));
+        match reply {
+            Reply::Parts(parts) => self.out.push_shared(parts),
+            other => self.out.push(self.client.encode(asked, other)),
+        }
     }
 
     /// Keeps the last reply to the request in hand until [`Session::release_held`]. Meanwhile an interrupt

@@ -1,6 +1,7 @@
 //! What a session tells the node, and what the node replies.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::base::{DecodeError, NodeId, Role};
 use crate::codec::client::{Failure, FrameError, OwnedParams, Schema};
@@ -47,7 +48,7 @@ pub enum SessionEvent {
         /// To this voter; 0 for any.
         id: NodeId,
     },
-    /// Send a database's bytes: [`Reply::Message`] with a `Response::Files`.
+    /// Send a database's bytes: [`Reply::Parts`] of a `Response::Files`.
     Dump {
         /// Its name.
         name: Vec<u8>,
@@ -194,6 +195,8 @@ pub enum Reply {
     },
     /// Encoded messages that end the answer: the last rows, or files.
     Message(Vec<u8>),
+    /// The same in parts that the page store shares.
+    Parts(Vec<Arc<[u8]>>),
 }
 
 /// A server of the cluster.

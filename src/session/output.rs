@@ -1,36 +1,62 @@
 //! Bytes on their way to the client.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// A run of bytes.
+#[derive(Debug)]
+enum Piece {
+    Owned(Vec<u8>),
+    Shared(Arc<[u8]>),
+}
+
+impl Piece {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Owned(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+}
+
 /// What waits to be written. There is one answer, or one part of one, at a time.
 #[derive(Debug, Default)]
 pub(super) struct Output {
-    bytes: Vec<u8>,
+    pieces: VecDeque<Piece>,
+    /// Of the first piece.
     written: usize,
 }
 
 impl Output {
-    /// Appends `bytes`; the first ones are taken over without a copy.
+    /// Appends `bytes`, without a copy.
     pub(super) fn push(&mut self, bytes: Vec<u8>) {
-        if self.is_empty() {
-            *self = Self { bytes, written: 0 };
-        } else {
-            self.bytes.extend_from_slice(&bytes);
+        if !bytes.is_empty() {
+            self.pieces.push_back(Piece::Owned(bytes));
         }
     }
 
-    /// What is not written yet.
+    /// Appends bytes that somebody else has too.
+    pub(super) fn push_shared(&mut self, parts: Vec<Arc<[u8]>>) {
+        self.pieces.extend(parts.into_iter().filter(|part| !part.is_empty()).map(Piece::Shared));
+    }
+
+    /// The next bytes to write: all that lie together.
     pub(super) fn rest(&self) -> &[u8] {
-        self.bytes.get(self.written..).unwrap_or_default()
+        self.pieces.front().and_then(|piece| piece.bytes().get(self.written..)).unwrap_or_default()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.rest().is_empty()
+        self.pieces.is_empty()
     }
 
-    /// `len` more bytes were written; the memory goes with the last of them.
+    /// `len` more bytes of [`Output::rest`] were written; the memory goes with the last of each piece.
     pub(super) fn advance(&mut self, len: usize) {
         self.written = self.written.saturating_add(len);
-        if self.is_empty() {
-            *self = Self::default();
+        while let Some(front) = self.pieces.front()
+            && self.written >= front.bytes().len()
+        {
+            self.written -= front.bytes().len();
+            self.pieces.pop_front();
         }
     }
 }

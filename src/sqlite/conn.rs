@@ -14,8 +14,9 @@ use libsqlite3_sys as ffi;
 
 use super::codes::{self, SqlError};
 use super::hooks::{self, Shared};
-use super::stmt::Statements;
+use super::stmt::{Statements, StmtId};
 use super::threads;
+use crate::vfs::{self, Control};
 
 pub use super::hooks::set_progress_hook;
 
@@ -85,19 +86,26 @@ impl Drop for Conn {
 }
 
 impl Conn {
-    /// A private database in memory, without replication: for tests of this module.
+    /// A connection to the database of `control`, which the connection's main file shares from now on.
     ///
     /// # Errors
     /// [`SqlError`] as SQLite gives it.
-    pub fn open_memory(options: &ConnOptions) -> Result<Self, SqlError> {
-        Self::open_file(c":memory:", None, options)
-    }
-
-    fn open_file(name: &CStr, vfs: Option<&CStr>, options: &ConnOptions) -> Result<Self, SqlError> {
+    pub fn open(control: &Arc<Control>, options: &ConnOptions) -> Result<Self, SqlError> {
         if let Err(error) = threads::initialise(threads::Setting::Auto) {
             return Err(SqlError::new(codes::MISUSE, error.to_string()));
         }
         let _guard = threads::enter();
+        vfs::register().map_err(|code| SqlError::new(code, "cannot register the VFS"))?;
+        vfs::with_binding(Arc::clone(control), |name, vfs| Self::open_file(name, Some(vfs), options))
+    }
+
+    /// A private database in memory, without replication.
+    #[cfg(test)]
+    pub(super) fn open_memory(options: &ConnOptions) -> Result<Self, SqlError> {
+        Self::open_file(c":memory:", None, options)
+    }
+
+    fn open_file(name: &CStr, vfs: Option<&CStr>, options: &ConnOptions) -> Result<Self, SqlError> {
         let flags: c_int = ffi::SQLITE_OPEN_READWRITE
             | ffi::SQLITE_OPEN_CREATE
             | ffi::SQLITE_OPEN_NOMUTEX
@@ -190,9 +198,17 @@ impl Conn {
         self.shared.interrupted.load(Ordering::Relaxed)
     }
 
-    /// Forgets an interrupt, before the next statement.
-    pub fn clear_interrupt(&mut self) {
+    /// Forgets an interrupt, before the next statement. Only for the connection's owner while nothing runs.
+    pub fn clear_interrupt(&self) {
         self.shared.interrupted.store(false, Ordering::Relaxed);
+    }
+
+    /// Ends a run of the statement so that it fails: what it wrote is rolled back, with its transaction.
+    pub fn abort(&mut self, id: StmtId) {
+        let _guard = threads::enter();
+        // SAFETY: the handle is open. The flag stops the running statements at their next instruction.
+        unsafe { ffi::sqlite3_interrupt(self.db.as_ptr()) };
+        while self.is_running(id) && self.step(id).is_ok() {}
     }
 
     /// Gives back what memory SQLite can do without, for a connection that idles.

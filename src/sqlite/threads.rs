@@ -92,6 +92,10 @@ pub fn initialise(setting: Setting) -> Result<Mode, ThreadsError> {
     *MODE.get_or_init(|| {
         let mode = decide(setting)?;
         LOCKED.store(mode.locked, Ordering::Relaxed);
+        if mode.locked {
+            // Single instructions that never reach the progress handler, such as count(*), read many pages.
+            crate::vfs::set_yield_hook(yield_now);
+        }
         Ok(mode)
     })
 }
@@ -160,4 +164,12 @@ fn is_single_thread() -> Result<bool, ThreadsError> {
     // SAFETY: as above; nobody else has the handle.
     unsafe { ffi::sqlite3_close(db) };
     if code == ffi::SQLITE_OK { Ok(mutex.is_null()) } else { Err(ThreadsError::Probe(code)) }
+}
+
+/// The version number of the SQLite library in use, as it stands in the first page of new databases.
+#[must_use]
+pub fn library_version() -> u32 {
+    // SAFETY: reads a constant of the library; allowed at any time, initialised or not.
+    let version = unsafe { libsqlite3_sys::sqlite3_libversion_number() };
+    version.unsigned_abs()
 }

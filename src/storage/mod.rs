@@ -1,6 +1,7 @@
 //! The order of disk operations in the data directory. Formats are `format`'s, syscalls are `disk`'s.
 
 mod io;
+pub mod loader;
 mod segment_file;
 pub mod snapshots;
 pub mod writer;

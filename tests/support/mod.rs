@@ -4,4 +4,5 @@
 #![allow(clippy::disallowed_methods, reason = "reads the transcripts of the package")]
 
 pub mod client;
+pub mod node;
 pub mod transcript;

@@ -1,0 +1,234 @@
+//! The databases of a node: page store, queue of writers and replies that wait for their version.
+//!
+//! Invariant (I5 of the engine): a reply that reports a write, or a read of a version that is not committed,
+//! leaves only when that version is committed. Databases are kept in the order in which this node met them,
+//! which is their order in snapshots.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use super::scheduler::{ConnId, Patience, SlotEffect, WriteQueue};
+use crate::base::{Time, limits};
+use crate::pages::{Database, Veto, WriterId};
+
+/// The place of a database in the node's list: stable until the next restore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slot(pub usize);
+
+/// A writer that no connection is: connections count from 1.
+const NOBODY: WriterId = WriterId(0);
+
+/// One database and what the engine knows about it.
+#[derive(Debug)]
+pub struct DatabaseState {
+    /// The page store, shared with the connections.
+    pub database: Arc<Database>,
+    /// Who writes next.
+    pub queue: WriteQueue,
+    held: VecDeque<(u64, ConnId)>,
+}
+
+/// What is known of a version that a reply depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// It is committed: the reply may leave.
+    Committed,
+    /// It is not yet: the reply is held.
+    Held,
+    /// It was dropped: the reply must not leave.
+    Discarded,
+}
+
+/// All databases of the node.
+#[derive(Debug)]
+pub struct Databases {
+    list: Vec<DatabaseState>,
+    by_name: BTreeMap<Vec<u8>, Slot>,
+    patience: Patience,
+    page_size: u32,
+    sqlite_version: u32,
+    writable: Result<(), Veto>,
+    /// Databases whose queues may have effects; the others need not be looked at.
+    touched: BTreeSet<Slot>,
+}
+
+impl Databases {
+    /// No database yet. Databases made later get pages of `page_size` bytes and refuse writes until
+    /// [`Self::set_writable`] says otherwise.
+    #[must_use]
+    pub fn new(patience: Patience, page_size: u32, sqlite_version: u32) -> Self {
+        Self {
+            list: Vec::new(),
+            by_name: BTreeMap::new(),
+            patience,
+            page_size,
+            sqlite_version,
+            writable: Err(Veto::NotLeader),
+            touched: BTreeSet::new(),
+        }
+    }
+
+    /// Takes in a database that a snapshot held.
+    pub fn insert(&mut self, database: Arc<Database>) -> Slot {
+        database.set_writable(self.writable);
+        let slot = Slot(self.list.len());
+        self.by_name.insert(database.name().to_vec(), slot);
+        self.list.push(DatabaseState {
+            database,
+            queue: WriteQueue::new(self.patience),
+            held: VecDeque::new(),
+        });
+        slot
+    }
+
+    /// The database of this name, made empty when there is none.
+    pub fn open(&mut self, name: &[u8]) -> Slot {
+        match self.find(name) {
+            Some(slot) => slot,
+            None => self.insert(Database::new(name, self.page_size, self.sqlite_version)),
+        }
+    }
+
+    /// The database of this name, if the node has met it.
+    #[must_use]
+    pub fn find(&self, name: &[u8]) -> Option<Slot> {
+        self.by_name.get(name).copied()
+    }
+
+    /// The state of the database at `slot`.
+    #[must_use]
+    pub fn get(&self, slot: Slot) -> Option<&DatabaseState> {
+        self.list.get(slot.0)
+    }
+
+    /// The state of the database at `slot`.
+    pub fn get_mut(&mut self, slot: Slot) -> Option<&mut DatabaseState> {
+        self.touched.insert(slot);
+        self.list.get_mut(slot.0)
+    }
+
+    /// Every database, in the order in which the node met them.
+    pub fn iter(&self) -> impl Iterator<Item = (Slot, &DatabaseState)> {
+        self.list.iter().enumerate().map(|(at, state)| (Slot(at), state))
+    }
+
+    /// Bytes of all committed pages.
+    #[must_use]
+    pub fn committed_bytes(&self) -> u64 {
+        let bytes = |state: &DatabaseState| {
+            let version = state.database.pin(crate::pages::View::Committed);
+            u64::from(version.n_pages()) * u64::from(version.page_size())
+        };
+        self.list.iter().map(bytes).sum()
+    }
+
+    /// Allows or refuses writes on every database, those made later included.
+    pub fn set_writable(&mut self, writable: Result<(), Veto>) {
+        self.writable = writable;
+        self.list.iter().for_each(|state| state.database.set_writable(writable));
+    }
+
+    /// Holds the reply of `conn` until version `seq` of the database is committed.
+    pub fn hold(&mut self, slot: Slot, seq: u64, conn: ConnId) -> Hold {
+        let Some(state) = self.list.get_mut(slot.0) else { return Hold::Discarded };
+        if state.database.was_discarded(seq) {
+            return Hold::Discarded;
+        }
+        if seq <= state.database.committed_seq() {
+            return Hold::Committed;
+        }
+        state.held.push_back((seq, conn));
+        Hold::Held
+    }
+
+    /// The databases with replies that wait.
+    pub fn slots_with_held(&self) -> impl Iterator<Item = Slot> {
+        self.list.iter().enumerate().filter(|(_, state)| !state.held.is_empty()).map(|(at, _)| Slot(at))
+    }
+
+    /// The connections whose replies may leave now, in order.
+    pub fn release(&mut self, slot: Slot) -> Vec<ConnId> {
+        let Some(state) = self.get_mut(slot) else { return Vec::new() };
+        let committed = state.database.committed_seq();
+        let mut released = Vec::new();
+        state.held.retain(|&(seq, conn)| {
+            let ready = seq <= committed;
+            if ready {
+                released.push(conn);
+            }
+            !ready
+        });
+        state.pause_or_resume();
+        released
+    }
+
+    /// Forgets the connection everywhere: it neither waits nor holds, and nothing is held for it.
+    pub fn forget(&mut self, slot: Slot, conn: ConnId) {
+        if let Some(state) = self.get_mut(slot) {
+            state.held.retain(|&(_, held)| held != conn);
+            state.queue.handle_gone(conn);
+        }
+    }
+
+    /// Drops everything speculative and returns the connections whose held replies failed by that, in order.
+    pub fn discard_speculative(&mut self) -> Vec<ConnId> {
+        let mut failed = Vec::new();
+        self.touched.extend((0..self.list.len()).map(Slot));
+        for state in &mut self.list {
+            state.database.discard_speculative();
+            state.pause_or_resume();
+            failed.extend(state.held.drain(..).map(|(_, conn)| conn));
+        }
+        failed
+    }
+
+    /// What the queues want done now, the page stores' slots prepared for it.
+    pub fn poll_effect(&mut self) -> Option<(Slot, SlotEffect)> {
+        while let Some(slot) = self.touched.first().copied() {
+            let Some(state) = self.list.get_mut(slot.0) else { break };
+            let effect = state.queue.poll_effect();
+            state.sync_grant();
+            match effect {
+                Some(effect) => return Some((slot, effect)),
+                None => self.touched.pop_first(),
+            };
+        }
+        None
+    }
+
+    /// When a queue wants to be looked at again.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        self.list.iter().filter_map(|state| state.queue.poll_timeout()).min()
+    }
+
+    /// Lets every queue act on its deadlines.
+    pub fn handle_timeout(&mut self, now: Time) {
+        for (at, state) in self.list.iter_mut().enumerate() {
+            if state.queue.poll_timeout().is_some_and(|due| due <= now) {
+                state.queue.handle_timeout(now);
+                self.touched.insert(Slot(at));
+            }
+        }
+    }
+}
+
+impl DatabaseState {
+    /// Stops granting the slot while too much is speculative, and goes on when it is not.
+    pub fn pause_or_resume(&mut self) {
+        let full = self.database.speculative_bytes() > limits::SPECULATIVE_BYTES_MAX
+            || self.database.speculative_count() > limits::SPECULATIVE_TRANSACTIONS_MAX;
+        self.queue.set_paused(full);
+    }
+
+    /// Tells the page store who may try for its slot: the queue's holder, anybody when there is none, nobody
+    /// while it is paused.
+    pub fn sync_grant(&self) {
+        let who = match self.queue.holder() {
+            Some(conn) => Some(WriterId(conn.0)),
+            None if self.queue.is_paused() => Some(NOBODY),
+            None => None,
+        };
+        self.database.grant_only(who);
+    }
+}

@@ -1,0 +1,574 @@
+//! What clients ask, and when they are answered.
+//!
+//! Each client has at most one request in hand. A request that needs SQL goes through these stations: wait until
+//! the node may serve, wait for the writer slot, run, wait until the version it made or read is committed, be
+//! answered; rows in several messages go round from "run" once each message was written.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::core::Core;
+use super::effect::Effect;
+use crate::base::Time;
+use crate::codec::client::{Failure, failure};
+use crate::engine::jobs::{Outcome, Progress, SqlRequest, text_looks_like_write};
+use crate::engine::{ConnId, Hold, Slot, SlotEffect};
+use crate::session::{Reply, Session, SessionEvent, Sql};
+
+/// One client.
+pub(super) struct Client {
+    pub(super) session: Session,
+    pub(super) database: Option<Slot>,
+    sql: Place,
+    wait: Wait,
+    /// Kept statements that are likely to write.
+    writers: BTreeMap<u32, bool>,
+    /// The statement being prepared.
+    preparing: Option<u32>,
+    /// A transaction of this client was rolled back because it idled; its next statement says so.
+    rolled_back: bool,
+    /// Leadership went while a statement ran: its result is void.
+    void: bool,
+    gone: bool,
+}
+
+/// Where the client's SQLite connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    None,
+    Opening,
+    Idle,
+    Busy,
+    Closing,
+}
+
+/// What the request in hand waits for.
+#[derive(Debug)]
+pub(super) enum Wait {
+    /// There is none, or it is not the engine's.
+    Nothing,
+    /// To serve as a leader: open this database.
+    Opening(Vec<u8>),
+    /// To serve as a leader: run this.
+    Request(Sql),
+    /// To serve as a leader: change the cluster.
+    Node(SessionEvent),
+    /// The writer slot: to run this, or to go on.
+    Slot(Option<SqlRequest>),
+    /// The SQL thread, for a request.
+    Running,
+    /// The SQL thread, for something that nobody is answered.
+    Internal,
+    /// The version that the answer depends on.
+    Held(Reply),
+    /// The client to take the rows sent so far.
+    Written,
+}
+
+impl Client {
+    fn new() -> Self {
+        Self {
+            session: Session::new(),
+            database: None,
+            sql: Place::None,
+            wait: Wait::Nothing,
+            writers: BTreeMap::new(),
+            preparing: None,
+            rolled_back: false,
+            void: false,
+            gone: false,
+        }
+    }
+}
+
+/// What an idle transaction's client is told.
+fn idled_too_long() -> Failure {
+    Failure::new(
+        failure::LOCKED.code,
+        "database is locked: this connection's transaction idled while others waited to write, and was rolled back",
+    )
+}
+
+impl Core {
+    /// A client connected.
+    pub fn handle_connected(&mut self, conn: ConnId) {
+        self.clients.insert(conn, Client::new());
+    }
+
+    /// Whether the client's session takes more bytes now.
+    #[must_use]
+    pub fn wants_bytes(&self, conn: ConnId) -> bool {
+        self.clients.get(&conn).is_some_and(|client| !client.gone && client.session.wants_read())
+    }
+
+    /// A client sent bytes.
+    pub fn handle_bytes(&mut self, conn: ConnId, bytes: &[u8], now: Time) {
+        if let Some(client) = self.clients.get_mut(&conn) {
+            client.session.handle_bytes(bytes);
+        }
+        self.serve(conn, now);
+        self.settle(now);
+    }
+
+    /// Bytes to send to the client; empty when there are none.
+    #[must_use]
+    pub fn output(&self, conn: ConnId) -> &[u8] {
+        self.clients.get(&conn).filter(|client| !client.gone).map_or(&[], |client| client.session.output())
+    }
+
+    /// The first `count` bytes of the client's output were sent.
+    pub fn handle_written(&mut self, conn: ConnId, count: usize, now: Time) {
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        client.session.handle_written(count);
+        if client.session.output().is_empty() {
+            self.serve(conn, now);
+            self.settle(now);
+        }
+    }
+
+    /// The client is gone: whatever it had open is rolled back.
+    pub fn handle_gone(&mut self, conn: ConnId, now: Time) {
+        if let Some(client) = self.clients.get_mut(&conn) {
+            client.session.handle_eof();
+        }
+        self.serve(conn, now);
+        self.settle(now);
+    }
+
+    fn leave(&mut self, conn: ConnId, now: Time) {
+        self.forget_changes(conn);
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        client.gone = true;
+        match client.sql {
+            Place::None => {
+                self.clients.remove(&conn);
+            }
+            Place::Idle => self.close_sql(conn, now),
+            // Its end is waited for: `handle_sql_ran` or `handle_sql_opened` closes it.
+            Place::Busy => self.effects.push_back(Effect::InterruptSql { conn }),
+            Place::Opening | Place::Closing => {}
+        }
+    }
+
+    /// Rolls back and closes the client's idle SQLite connection.
+    fn close_sql(&mut self, conn: ConnId, now: Time) {
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        client.sql = Place::Closing;
+        client.rolled_back = false;
+        client.writers.clear();
+        let waits = std::mem::replace(&mut client.wait, Wait::Nothing);
+        if let (Wait::Slot(_), Some(slot)) = (waits, client.database) {
+            // It waits no more; what it holds, it holds until it is closed.
+            if let Some(state) = self.databases.get_mut(slot) {
+                state.queue.handle_withdrawn(conn, now);
+            }
+        }
+        self.effects.push_back(Effect::CloseSql { conn });
+    }
+
+    /// The connection to the client's database is there, or could not be made: code and text.
+    pub fn handle_sql_opened(&mut self, conn: ConnId, result: Result<(), (i32, Vec<u8>)>, now: Time) {
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        let void = std::mem::take(&mut client.void);
+        client.wait = Wait::Nothing;
+        match result {
+            Ok(()) => {
+                client.sql = Place::Idle;
+                let gone = client.gone;
+                if gone || void {
+                    self.close_sql(conn, now);
+                }
+                if void && !gone {
+                    self.fail(conn, &failure::NOT_LEADER, now);
+                } else if !gone {
+                    self.reply(conn, Reply::Opened, now);
+                }
+            }
+            Err((code, text)) => {
+                client.sql = Place::None;
+                client.database = None;
+                if client.gone {
+                    self.clients.remove(&conn);
+                } else {
+                    let code = u64::from(code.unsigned_abs());
+                    self.fail(conn, &Failure::new(code, text), now);
+                }
+            }
+        }
+        self.settle(now);
+    }
+
+    /// The client's SQLite connection is closed; everything it held is free.
+    pub fn handle_sql_closed(&mut self, conn: ConnId, now: Time) {
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        client.sql = Place::None;
+        if let Some(slot) = client.database.take() {
+            self.databases.forget(slot, conn);
+        }
+        let ready = self.is_ready();
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        if client.gone {
+            self.clients.remove(&conn);
+        } else if let Wait::Opening(name) = &client.wait
+            && ready
+        {
+            let name = name.clone();
+            self.open(conn, name);
+        } else {
+            self.serve(conn, now);
+        }
+        self.settle(now);
+    }
+
+    /// A request on the client's connection ended or paused.
+    pub fn handle_sql_ran(&mut self, conn: ConnId, progress: Progress, now: Time) {
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        client.sql = Place::Idle;
+        let Some(slot) = client.database else { return };
+        let answered = !matches!(client.wait, Wait::Internal);
+        let void = std::mem::take(&mut client.void);
+        if client.gone || void {
+            let gone = client.gone;
+            self.close_sql(conn, now);
+            if !gone && answered {
+                self.fail(conn, &failure::LEADERSHIP_LOST, now);
+            }
+            return self.settle(now);
+        }
+        match progress {
+            Progress::NeedsSlot => {
+                client.wait = Wait::Slot(None);
+                self.queue_again(conn, slot, now);
+            }
+            Progress::Batch { messages, read_seq } => {
+                client.wait = Wait::Held(Reply::RowsPart(messages));
+                self.hold_or_send(conn, slot, read_seq, now);
+            }
+            Progress::Done(outcome) => self.finish(conn, slot, outcome, now),
+        }
+        self.settle(now);
+    }
+
+    /// The slot was not to be had: whoever has it is the queue's holder now, and `conn` waits.
+    fn queue_again(&mut self, conn: ConnId, slot: Slot, now: Time) {
+        let is_idle = |owner: ConnId| self.clients.get(&owner).is_none_or(|client| client.sql != Place::Busy);
+        let Some(state) = self.databases.get(slot) else { return };
+        let taken = state.database.slot_holder().map(|owner| ConnId(owner.0)).filter(|owner| *owner != conn);
+        let taken = taken.map(|owner| (owner, is_idle(owner)));
+        let Some(state) = self.databases.get_mut(slot) else { return };
+        match taken {
+            Some((owner, idle)) => state.queue.handle_taken(owner, idle, now),
+            None => state.queue.handle_done(conn, false, now),
+        }
+        state.queue.handle_request(conn, now);
+    }
+
+    fn finish(&mut self, conn: ConnId, slot: Slot, outcome: Outcome, now: Time) {
+        if let Some(state) = self.databases.get_mut(slot) {
+            state.queue.handle_done(conn, outcome.holds_slot, now);
+            state.pause_or_resume();
+        }
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        if let (Some(stmt), Some(writes)) = (client.preparing.take(), outcome.prepared_writes) {
+            client.writers.insert(stmt, writes);
+        }
+        match outcome.reply {
+            Some(reply) => {
+                client.wait = Wait::Held(reply);
+                self.hold_or_send(conn, slot, outcome.published.max(outcome.read_seq), now);
+            }
+            None => {
+                client.wait = Wait::Nothing;
+                self.serve(conn, now);
+            }
+        }
+    }
+
+    fn hold_or_send(&mut self, conn: ConnId, slot: Slot, seq: Option<u64>, now: Time) {
+        match seq.map_or(Hold::Committed, |seq| self.databases.hold(slot, seq, conn)) {
+            Hold::Committed => self.send_held(conn, now),
+            Hold::Held => {}
+            // It was finished while the disk ran full.
+            Hold::Discarded => self.fail_held(conn, now),
+        }
+    }
+
+    /// Sends the answer that was held for its version.
+    pub(super) fn send_held(&mut self, conn: ConnId, now: Time) {
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        match std::mem::replace(&mut client.wait, Wait::Nothing) {
+            Wait::Held(Reply::RowsPart(messages)) => {
+                client.wait = Wait::Written;
+                client.session.handle_reply(Reply::RowsPart(messages));
+                self.effects.push_back(Effect::Flush { conn });
+                self.serve(conn, now);
+            }
+            Wait::Held(reply) => self.reply(conn, reply, now),
+            other => client.wait = other,
+        }
+    }
+
+    /// Answers the request in hand and goes on with the next.
+    pub(super) fn reply(&mut self, conn: ConnId, reply: Reply, now: Time) {
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        client.wait = Wait::Nothing;
+        client.preparing = None;
+        client.session.handle_reply(reply);
+        self.effects.push_back(Effect::Flush { conn });
+        self.serve(conn, now);
+    }
+
+    /// Refuses the request in hand.
+    pub(super) fn fail(&mut self, conn: ConnId, failure: &Failure, now: Time) {
+        self.reply(conn, Reply::Failure(failure.clone()), now);
+    }
+
+    /// Does what the session of the client found in its bytes.
+    pub(super) fn serve(&mut self, conn: ConnId, now: Time) {
+        loop {
+            let leading = self.is_leading();
+            let Some(client) = self.clients.get_mut(&conn) else { return };
+            if client.gone || matches!(client.wait, Wait::Internal) {
+                return;
+            }
+            let Some(event) = client.session.poll_event(leading) else { break };
+            self.handle_session_event(conn, event, now);
+        }
+        // The session may have answered by itself.
+        if !self.output(conn).is_empty() {
+            self.effects.push_back(Effect::Flush { conn });
+        }
+    }
+
+    fn handle_session_event(&mut self, conn: ConnId, event: SessionEvent, now: Time) {
+        match event {
+            SessionEvent::Sql(sql) if self.is_ready() || matches!(sql, Sql::Finalize { .. }) => {
+                self.run_sql(conn, sql, now);
+            }
+            SessionEvent::Sql(sql) => self.wait_for_leadership(conn, Wait::Request(sql)),
+            SessionEvent::Open { name } => self.check_open(conn, name, now),
+            SessionEvent::Interrupt => self.interrupt(conn, now),
+            SessionEvent::MoreRows => self.resume(conn),
+            SessionEvent::RowsAbandoned => self.start_internal(conn, SqlRequest::Abandon),
+            SessionEvent::PeerUpgrade { id, address, .. } => {
+                let address = String::from_utf8_lossy(&address);
+                log::warn!("node {id} at {address} connected; this version has no peer protocol yet: closed");
+                self.effects.push_back(Effect::Close { conn });
+                self.leave(conn, now);
+            }
+            SessionEvent::Close(reason) => {
+                log::debug!("client {}: connection closed: {reason}", conn.0);
+                self.effects.push_back(Effect::Close { conn });
+                self.leave(conn, now);
+            }
+            other => self.handle_node_request(conn, other, now),
+        }
+    }
+
+    pub(super) fn wait_for_leadership(&mut self, conn: ConnId, wait: Wait) {
+        if let Some(client) = self.clients.get_mut(&conn) {
+            client.wait = wait;
+        }
+    }
+
+    fn resume(&mut self, conn: ConnId) {
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        client.wait = Wait::Running;
+        client.sql = Place::Busy;
+        self.effects.push_back(Effect::ResumeSql { conn });
+    }
+
+    fn start_internal(&mut self, conn: ConnId, request: SqlRequest) {
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        client.wait = Wait::Internal;
+        client.sql = Place::Busy;
+        self.effects.push_back(Effect::RunSql { conn, request });
+    }
+
+    fn interrupt(&mut self, conn: ConnId, now: Time) {
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        match client.wait {
+            Wait::Running => self.effects.push_back(Effect::InterruptSql { conn }),
+            Wait::Slot(_) => {
+                if let Some(state) = client.database.and_then(|slot| self.databases.get_mut(slot)) {
+                    state.queue.handle_withdrawn(conn, now);
+                }
+                self.fail(conn, &failure::INTERRUPTED, now);
+            }
+            // Too late, or about to be answered by itself.
+            Wait::Nothing
+            | Wait::Opening(_)
+            | Wait::Request(_)
+            | Wait::Node(_)
+            | Wait::Internal
+            | Wait::Held(_)
+            | Wait::Written => {}
+        }
+    }
+
+    fn run_sql(&mut self, conn: ConnId, sql: Sql, now: Time) {
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        let Some(slot) = client.database.filter(|_| client.sql == Place::Idle) else {
+            return self.fail(conn, &failure::NO_DATABASE, now);
+        };
+        if std::mem::take(&mut client.rolled_back) {
+            return self.fail(conn, &idled_too_long(), now);
+        }
+        let writes = match &sql {
+            Sql::Exec { stmt, .. } | Sql::Query { stmt, .. } => {
+                client.writers.get(stmt).copied().unwrap_or(false)
+            }
+            Sql::ExecSql { sql, .. } | Sql::QuerySql { sql, .. } => text_looks_like_write(sql),
+            Sql::Prepare { stmt, .. } => {
+                client.preparing = Some(*stmt);
+                false
+            }
+            Sql::Finalize { .. } => false,
+        };
+        let Some(state) = self.databases.get_mut(slot) else { return };
+        let request = SqlRequest::Client(sql);
+        if writes {
+            client.wait = Wait::Slot(Some(request));
+            state.queue.handle_request(conn, now);
+        } else {
+            state.queue.handle_activity(conn);
+            client.wait = Wait::Running;
+            client.sql = Place::Busy;
+            self.effects.push_back(Effect::RunSql { conn, request });
+        }
+    }
+
+    /// Acts on what the queues of writers decided.
+    pub(super) fn run_queues(&mut self, now: Time) -> bool {
+        let mut acted = false;
+        while let Some((slot, effect)) = self.databases.poll_effect() {
+            match effect {
+                SlotEffect::Grant(conn) => self.granted(conn, slot, now),
+                SlotEffect::Busy(conn) => {
+                    let waits = |client: &Client| matches!(client.wait, Wait::Slot(_));
+                    if self.clients.get(&conn).is_some_and(waits) {
+                        self.fail(conn, &failure::LOCKED, now);
+                    }
+                }
+                SlotEffect::RollBack(conn) => self.roll_back_idle(conn),
+            }
+            acted = true;
+        }
+        acted
+    }
+
+    /// The version that the client's answer waited for will never be: there is no room for it.
+    pub(super) fn fail_held(&mut self, conn: ConnId, now: Time) {
+        if self.clients.get(&conn).is_some_and(|client| matches!(client.wait, Wait::Held(_))) {
+            self.fail(conn, &Failure::new(13, "database or disk is full"), now);
+        }
+    }
+
+    fn granted(&mut self, conn: ConnId, slot: Slot, now: Time) {
+        let wait =
+            self.clients.get_mut(&conn).map(|client| std::mem::replace(&mut client.wait, Wait::Nothing));
+        match wait {
+            Some(Wait::Slot(request)) => {
+                if let Some(client) = self.clients.get_mut(&conn) {
+                    client.wait = Wait::Running;
+                    client.sql = Place::Busy;
+                }
+                self.effects.push_back(match request {
+                    Some(request) => Effect::RunSql { conn, request },
+                    None => Effect::ResumeSql { conn },
+                });
+            }
+            other => {
+                if let (Some(client), Some(wait)) = (self.clients.get_mut(&conn), other) {
+                    client.wait = wait;
+                }
+                if let Some(state) = self.databases.get_mut(slot) {
+                    state.queue.handle_done(conn, false, now);
+                }
+            }
+        }
+    }
+
+    fn roll_back_idle(&mut self, conn: ConnId) {
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        if client.sql == Place::Idle && matches!(client.wait, Wait::Nothing) {
+            log::warn!("a transaction idled while others waited to write: rolled back");
+            client.rolled_back = true;
+            self.start_internal(conn, SqlRequest::Rollback);
+        }
+    }
+
+    /// The node serves now: whoever waited for that goes on.
+    pub(super) fn wake_clients_waiting_for_leadership(&mut self, now: Time) {
+        for conn in self.all_clients() {
+            let Some(client) = self.clients.get_mut(&conn) else { continue };
+            match std::mem::replace(&mut client.wait, Wait::Nothing) {
+                Wait::Request(request) => self.run_sql(conn, request, now),
+                Wait::Opening(name) => self.open(conn, name),
+                Wait::Node(event) => self.handle_node_request(conn, event, now),
+                other => client.wait = other,
+            }
+        }
+    }
+
+    /// Leadership is gone: nothing that is under way can be confirmed, and no database stays open. `held` are the
+    /// clients whose answers waited for a version that is dropped.
+    pub(super) fn fail_clients(&mut self, held: &[ConnId], now: Time) {
+        self.fail_changes(now);
+        for conn in self.all_clients() {
+            let Some(client) = self.clients.get_mut(&conn) else { continue };
+            client.session.handle_database_closed();
+            let answer = match client.wait {
+                Wait::Opening(_) | Wait::Request(_) | Wait::Node(_) | Wait::Slot(_) => {
+                    Some(failure::NOT_LEADER)
+                }
+                Wait::Held(_) => Some(failure::LEADERSHIP_LOST),
+                Wait::Written => Some(failure::LEADERSHIP_LOST),
+                Wait::Nothing | Wait::Running | Wait::Internal => None,
+            };
+            debug_assert!(!held.contains(&conn) || answer.is_some(), "a held answer waits for its version");
+            match client.sql {
+                Place::Idle => self.close_sql(conn, now),
+                Place::Busy | Place::Opening => {
+                    client.void = true;
+                    self.effects.push_back(Effect::InterruptSql { conn });
+                }
+                Place::None | Place::Closing => {}
+            }
+            if let Some(failure) = answer {
+                self.fail(conn, &failure, now);
+            }
+        }
+    }
+
+    fn all_clients(&self) -> Vec<ConnId> {
+        self.clients.keys().copied().collect()
+    }
+
+    fn check_open(&mut self, conn: ConnId, name: Vec<u8>, now: Time) {
+        if self.databases.find(&name).is_none() && !crate::session::is_name_allowed(&name) {
+            return self.fail(conn, &failure::name_not_allowed(&name), now);
+        }
+        if self.is_ready() {
+            self.open(conn, name);
+        } else {
+            self.wait_for_leadership(conn, Wait::Opening(name));
+        }
+    }
+
+    fn open(&mut self, conn: ConnId, name: Vec<u8>) {
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        if client.sql != Place::None {
+            // Its connection of an earlier leadership is still being closed.
+            client.wait = Wait::Opening(name);
+            return;
+        }
+        let slot = self.databases.open(&name);
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        let Some(state) = self.databases.get(slot) else { return };
+        client.database = Some(slot);
+        client.sql = Place::Opening;
+        client.wait = Wait::Running;
+        self.effects.push_back(Effect::OpenSql { conn, database: Arc::clone(&state.database) });
+    }
+}

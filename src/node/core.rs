@@ -1,0 +1,350 @@
+//! The node's state machine: what happened comes in through `handle_*`, what to do goes out through
+//! [`Core::poll_effect`], time is an argument.
+//!
+//! Invariants: a reply that depends on a version leaves only when that version is committed; a client's request
+//! has exactly one answer or a closed connection; everything that iterates into an effect does so in a fixed
+//! order. Clients' requests are in `clients`, requests about the node in `requests`.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use super::clients::Client;
+use super::effect::{Effect, SnapshotJob};
+use super::requests::Pending;
+use super::snapshots::{SnapshotPolicy, SnapshotSchedule};
+use crate::base::{Entry, EntryKind, Index, NodeId, Term, Time};
+use crate::consensus::{self, Consensus, SnapshotMeta};
+use crate::engine::apply::Applier;
+use crate::engine::proposer::Proposer;
+use crate::engine::{ConnId, Databases, Patience, Slot};
+use crate::pages::{Database, Veto, View};
+
+/// The settings of a node.
+#[derive(Clone, Debug)]
+pub struct CoreConfig {
+    /// Its id.
+    pub id: NodeId,
+    /// The address that clients and other nodes know it by.
+    pub address: String,
+    /// Time between heartbeats.
+    pub heartbeat: Duration,
+    /// Election timeout.
+    pub election_timeout: Duration,
+    /// Reported by describe.
+    pub failure_domain: u64,
+    /// When snapshots are taken.
+    pub snapshots: SnapshotPolicy,
+    /// How long writers wait.
+    pub patience: Patience,
+    /// Bytes of a page of every database.
+    pub page_size: u32,
+    /// SQLite's version number, for the first page of new databases.
+    pub sqlite_version: u32,
+    /// For everything random.
+    pub seed: u64,
+}
+
+/// What a start found in the directory.
+#[derive(Debug)]
+pub struct Restored {
+    /// For consensus.
+    pub consensus: consensus::Restored,
+    /// The index and term of the snapshot, 0 without one.
+    pub snapshot: (Index, Term),
+    /// The databases of the snapshot.
+    pub databases: Vec<std::sync::Arc<Database>>,
+}
+
+/// The node.
+pub struct Core {
+    pub(super) config: CoreConfig,
+    pub(super) consensus: Consensus,
+    pub(super) databases: Databases,
+    pub(super) clients: BTreeMap<ConnId, Client>,
+    pub(super) effects: VecDeque<Effect>,
+    pub(super) weight: u64,
+    /// Clients that wait for a change of the cluster, in the order in which they asked.
+    pub(super) changes: VecDeque<(ConnId, Pending)>,
+    /// Databases with replies that may be released.
+    pub(super) dirty: BTreeSet<Slot>,
+    proposer: Proposer,
+    applier: Applier,
+    schedule: SnapshotSchedule,
+    snapshot_in_flight: Option<(SnapshotMeta, u64)>,
+    applied: (Index, Term),
+    leading: bool,
+    ready: bool,
+    failed: Option<String>,
+}
+
+impl Core {
+    /// A node on what its directory held.
+    ///
+    /// # Errors
+    /// Consensus refuses the log; the text says why.
+    pub fn new(config: CoreConfig, restored: Restored, now: Time) -> Result<Self, String> {
+        let consensus_config = consensus::Config {
+            id: config.id,
+            address: config.address.clone(),
+            heartbeat: config.heartbeat,
+            election_timeout: config.election_timeout,
+            seed: config.seed,
+        };
+        let mut databases = Databases::new(config.patience, config.page_size, config.sqlite_version);
+        restored.databases.into_iter().for_each(|database| {
+            databases.insert(database);
+        });
+        let (index, term) = restored.snapshot;
+        let mut core = Self {
+            schedule: SnapshotSchedule::new(config.snapshots, index, term),
+            consensus: Consensus::new(consensus_config, restored.consensus, now)?,
+            config,
+            databases,
+            clients: BTreeMap::new(),
+            effects: VecDeque::new(),
+            weight: 0,
+            changes: VecDeque::new(),
+            dirty: BTreeSet::new(),
+            proposer: Proposer::default(),
+            applier: Applier::default(),
+            snapshot_in_flight: None,
+            applied: restored.snapshot,
+            leading: false,
+            ready: false,
+            failed: None,
+        };
+        core.settle(now);
+        Ok(core)
+    }
+
+    /// What to do now, if anything.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When [`Self::handle_time`] has something to do next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        [self.consensus.poll_timeout(), self.databases.poll_timeout()].into_iter().flatten().min()
+    }
+
+    /// Time went on.
+    pub fn handle_time(&mut self, now: Time) {
+        self.consensus.handle_time(now);
+        self.databases.handle_timeout(now);
+        self.settle(now);
+    }
+
+    /// What this ticket stood for is durable.
+    pub fn handle_persisted(&mut self, ticket: u64, now: Time) {
+        self.consensus.handle_persisted(ticket);
+        self.settle(now);
+    }
+
+    /// What this ticket stood for is not durable.
+    pub fn handle_persist_failed(&mut self, ticket: u64, no_space: bool, text: &str, now: Time) {
+        log::error!("the log could not be written: {text}");
+        self.consensus.handle_persist_failed(ticket, no_space);
+        self.settle(now);
+    }
+
+    /// The snapshot asked for is in place, or failed.
+    pub fn handle_snapshot(&mut self, result: Result<(), String>, now: Time) {
+        let Some((meta, trailing)) = self.snapshot_in_flight.take() else { return };
+        let (index, term) = (meta.index, meta.term);
+        match result {
+            Ok(()) => {
+                let keep_from = Index(index.0.saturating_sub(trailing).saturating_add(1));
+                self.consensus.compact(meta, keep_from);
+                self.schedule.handle_ended(Some((index, term)));
+            }
+            Err(text) => {
+                log::warn!("no snapshot at {index}, the log stays: {text}");
+                self.schedule.handle_ended(None);
+            }
+        }
+        self.settle(now);
+    }
+
+    /// Whether this node leads and may serve: an entry of its own term is applied.
+    pub(super) fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    /// Whether this node leads.
+    pub(super) fn is_leading(&self) -> bool {
+        self.leading
+    }
+
+    /// Works off everything that follows from what was handled.
+    pub(super) fn settle(&mut self, now: Time) {
+        loop {
+            let queued = self.run_queues(now);
+            self.propose(now);
+            let followed = self.follow_consensus(now);
+            let released = self.release(now);
+            if !queued && !followed && !released {
+                return;
+            }
+        }
+    }
+
+    fn propose(&mut self, now: Time) {
+        if !self.leading {
+            return;
+        }
+        while let Some(proposal) = self.proposer.next(&mut self.databases) {
+            match self.consensus.propose(EntryKind::Command, proposal.payload.clone()) {
+                Ok((index, term)) => self.proposer.handle_proposed(&proposal, index, term),
+                Err(refused) => {
+                    // What was taken can never be committed now: the leadership is over, and its end drops it.
+                    log::warn!("a transaction was not accepted by the log: {refused:?}");
+                    self.lose_leadership(now);
+                    return;
+                }
+            }
+        }
+        self.dirty.extend(self.databases.slots_with_held());
+    }
+
+    fn follow_consensus(&mut self, now: Time) -> bool {
+        let mut progressed = false;
+        while let Some(effect) = self.consensus.poll_effect() {
+            progressed = true;
+            match effect {
+                consensus::Effect::Persist { ticket, truncate_from, entries, metadata } => {
+                    self.effects.push_back(Effect::Persist { ticket, truncate_from, entries, metadata });
+                }
+                consensus::Effect::Apply { entries } => self.apply(&entries, now),
+                consensus::Effect::BecameLeader { term } => {
+                    log::info!("this node leads term {term}");
+                    self.leading = true;
+                }
+                consensus::Effect::BecameFollower { term, leader } => {
+                    log::info!("this node follows {leader:?} in term {term}");
+                    self.lose_leadership(now);
+                }
+                consensus::Effect::Unavailable { text } => {
+                    log::error!("this node stops taking part: {text}");
+                    self.failed = Some(text);
+                    self.lose_leadership(now);
+                }
+                consensus::Effect::Send { to, .. } => {
+                    log::trace!("no connection to {to}: a message was dropped");
+                }
+                consensus::Effect::OutOfSpace { lost_from } => self.run_out_of_space(lost_from, now),
+                other => self.follow_membership(other, now),
+            }
+        }
+        self.check_ready(now);
+        progressed
+    }
+
+    fn check_ready(&mut self, now: Time) {
+        let ready = self.leading && self.applied.1 == self.consensus.term() && self.failed.is_none();
+        if ready && !self.ready {
+            self.ready = true;
+            self.databases.set_writable(Ok(()));
+            self.wake_clients_waiting_for_leadership(now);
+        }
+    }
+
+    fn apply(&mut self, entries: &[Entry], now: Time) {
+        for entry in entries {
+            if self.failed.is_some() {
+                return;
+            }
+            self.apply_one(entry, now);
+            self.applied = (entry.index, entry.term);
+            self.schedule.handle_applied(entry.index, entry.payload.len());
+        }
+        if let Some(last) = entries.last() {
+            self.consensus.handle_applied(last.index);
+        }
+        self.start_snapshot_if_due();
+    }
+
+    fn apply_one(&mut self, entry: &Entry, now: Time) {
+        match entry.kind {
+            EntryKind::Barrier => {}
+            EntryKind::Change => self.finish_changes(entry.index, entry.term, now),
+            EntryKind::Command => {
+                if let Some(slot) = self.proposer.handle_committed(&self.databases, entry.index, entry.term) {
+                    self.dirty.insert(slot);
+                    return;
+                }
+                let bytes = entry.payload.contiguous();
+                if let Err(failure) = self.applier.apply(&mut self.databases, entry.index, &bytes) {
+                    log::error!("{failure}");
+                    self.failed = Some(failure.to_string());
+                    self.consensus.fail(&failure.to_string());
+                    self.lose_leadership(now);
+                }
+            }
+        }
+    }
+
+    fn start_snapshot_if_due(&mut self) {
+        let (index, term) = self.applied;
+        if !self.schedule.is_due(index, term, || self.databases.committed_bytes()) {
+            return;
+        }
+        let placed = self.consensus.committed_configuration().clone();
+        let databases = self
+            .databases
+            .iter()
+            .map(|(_, state)| (state.database.name().to_vec(), state.database.pin(View::Committed)));
+        let job = SnapshotJob {
+            index,
+            term,
+            configuration: placed.configuration,
+            configuration_index: placed.index,
+            databases: databases.collect(),
+        };
+        let trailing = self.schedule.trailing(self.databases.committed_bytes());
+        self.schedule.handle_started();
+        let meta = SnapshotMeta {
+            index,
+            term,
+            configuration: job.configuration.clone(),
+            configuration_index: job.configuration_index,
+        };
+        self.snapshot_in_flight = Some((meta, trailing));
+        self.effects.push_back(Effect::Snapshot { job, trailing });
+    }
+
+    /// Sends the replies whose versions are committed now.
+    fn release(&mut self, now: Time) -> bool {
+        let mut released = false;
+        while let Some(slot) = self.dirty.pop_first() {
+            for conn in self.databases.release(slot) {
+                released = true;
+                self.send_held(conn, now);
+            }
+        }
+        released
+    }
+
+    /// The disk is full: what was proposed and not made durable is lost and its writers are told so; reads go on,
+    /// writes are refused until there is room again.
+    fn run_out_of_space(&mut self, lost_from: Index, now: Time) {
+        log::error!("the disk is full: log entries from {lost_from} on are lost, writes are refused");
+        self.ready = false;
+        self.proposer.clear();
+        let failed = self.databases.discard_speculative();
+        self.databases.set_writable(Err(Veto::Full));
+        for conn in failed {
+            self.fail_held(conn, now);
+        }
+    }
+
+    fn lose_leadership(&mut self, now: Time) {
+        let led = self.leading || self.ready;
+        (self.leading, self.ready) = (false, false);
+        self.proposer.clear();
+        self.databases.set_writable(Err(if led { Veto::LeadershipLost } else { Veto::NotLeader }));
+        let failed = self.databases.discard_speculative();
+        self.databases.set_writable(Err(Veto::NotLeader));
+        self.fail_clients(&failed, now);
+    }
+}

@@ -1,0 +1,88 @@
+//! What the core wants done.
+
+use std::sync::Arc;
+
+use crate::base::{Entry, Index, NodeId, Term};
+use crate::codec::membership::Configuration;
+use crate::engine::ConnId;
+use crate::engine::jobs::SqlRequest;
+use crate::pages::{Database, Version};
+
+/// A snapshot to write: versions that are pinned at one applied entry.
+#[derive(Clone, Debug)]
+pub struct SnapshotJob {
+    /// The applied entry.
+    pub index: Index,
+    /// Its term.
+    pub term: Term,
+    /// The last committed configuration.
+    pub configuration: Configuration,
+    /// Where the log holds it.
+    pub configuration_index: Index,
+    /// Every database, in the order in which the node met them.
+    pub databases: Vec<(Vec<u8>, Arc<Version>)>,
+}
+
+/// One thing to do. Later events answer those that take time.
+#[derive(Debug)]
+pub enum Effect {
+    /// The client has output to be sent: `Core::output`, then `Core::handle_written`.
+    Flush {
+        /// To whom.
+        conn: ConnId,
+    },
+    /// Close a client's connection now.
+    Close {
+        /// Whose.
+        conn: ConnId,
+    },
+    /// Make a connection to the database. Answered by `handle_sql_opened`.
+    OpenSql {
+        /// For whom.
+        conn: ConnId,
+        /// To what.
+        database: Arc<Database>,
+    },
+    /// Run a request on the client's connection. Answered by `handle_sql_ran`.
+    RunSql {
+        /// Whose.
+        conn: ConnId,
+        /// What.
+        request: SqlRequest,
+    },
+    /// Go on with the client's request: its rows were written, or it has the writer slot now. Answered by
+    /// `handle_sql_ran`.
+    ResumeSql {
+        /// Whose.
+        conn: ConnId,
+    },
+    /// Stop what runs on the client's connection; it ends by itself with an error.
+    InterruptSql {
+        /// Whose.
+        conn: ConnId,
+    },
+    /// Roll back and close the client's connection. Answered by `handle_sql_closed`.
+    CloseSql {
+        /// Whose.
+        conn: ConnId,
+    },
+    /// Make entries, term and vote durable, in the order of these effects. Answered by `handle_persisted` or
+    /// `handle_persist_failed`.
+    Persist {
+        /// Names it in the answer.
+        ticket: u64,
+        /// The first index to go, before anything is appended.
+        truncate_from: Option<Index>,
+        /// New entries.
+        entries: Vec<Entry>,
+        /// Term and vote.
+        metadata: Option<(Term, NodeId)>,
+    },
+    /// Write a snapshot, put it in place, keep `trailing` entries before it. Answered by `handle_snapshot`.
+    Snapshot {
+        /// What.
+        job: SnapshotJob,
+        /// Entries that stay.
+        trailing: u64,
+    },
+}

@@ -1,0 +1,204 @@
+//! Requests that are about the node and its cluster rather than about SQL.
+
+use super::clients::Wait;
+use super::core::Core;
+use crate::base::{Index, NodeId, PageNo, Role, Term, Time};
+use crate::codec::client::{Failure, failure};
+use crate::consensus::membership::Refusal;
+use crate::consensus::{self, Change, Started};
+use crate::engine::ConnId;
+use crate::pages::{Version, View};
+use crate::session::{Reply, ServerInfo, SessionEvent};
+
+/// A client that waits for a change of the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pending {
+    /// Until this entry is applied.
+    Entry(Index, Term),
+    /// Until this server caught up; an entry follows.
+    Promotion(NodeId),
+    /// Until this server leads.
+    Transfer(NodeId),
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::new(refusal.code(), refusal.text())
+    }
+}
+
+impl Core {
+    /// Answers, or starts to answer, a request that needs no SQL connection.
+    pub(super) fn handle_node_request(&mut self, conn: ConnId, event: SessionEvent, now: Time) {
+        match event {
+            SessionEvent::Leader { legacy } => {
+                let reply = self.leader_reply(legacy);
+                self.reply(conn, reply, now);
+            }
+            SessionEvent::Cluster => {
+                let servers = self.consensus.configuration().servers.iter().map(|server| ServerInfo {
+                    id: server.id,
+                    address: server.address.clone().into(),
+                    role: server.role,
+                });
+                let reply = Reply::Servers(servers.collect());
+                self.reply(conn, reply, now);
+            }
+            SessionEvent::Describe => {
+                let (failure_domain, weight) = (self.config.failure_domain, self.weight);
+                self.reply(conn, Reply::Metadata { failure_domain, weight }, now);
+            }
+            SessionEvent::Weight { weight } => {
+                self.weight = weight;
+                self.reply(conn, Reply::Empty, now);
+            }
+            SessionEvent::Dump { name } => self.dump(conn, &name, now),
+            SessionEvent::Add { .. }
+            | SessionEvent::Assign { .. }
+            | SessionEvent::Remove { .. }
+            | SessionEvent::Transfer { .. }
+                if !self.is_ready() =>
+            {
+                self.wait_for_leadership(conn, Wait::Node(event));
+            }
+            SessionEvent::Add { id, address } => match String::from_utf8(address) {
+                Ok(_) if id == NodeId(0) => self.fail(conn, &failure::BAD_ID, now),
+                Ok(address) => self.change(conn, &Change::Add { id, address }, now),
+                Err(_) => {
+                    let failure = Failure::new(1, "server address is not valid: UTF-8 text expected");
+                    self.fail(conn, &failure, now);
+                }
+            },
+            SessionEvent::Assign { id, role } => self.change(conn, &Change::Assign { id, role }, now),
+            SessionEvent::Remove { id } => self.change(conn, &Change::Remove { id }, now),
+            SessionEvent::Transfer { id } => self.transfer(conn, id, now),
+            SessionEvent::Open { .. }
+            | SessionEvent::Sql(_)
+            | SessionEvent::Interrupt
+            | SessionEvent::MoreRows
+            | SessionEvent::RowsAbandoned
+            | SessionEvent::PeerUpgrade { .. }
+            | SessionEvent::Close(_) => {}
+        }
+    }
+
+    /// The leader as a voter knows it; others answer that there is none, except to old clients.
+    fn leader_reply(&self, legacy: bool) -> Reply {
+        let configuration = self.consensus.configuration();
+        let is_voter = configuration.get(self.config.id).is_some_and(|server| server.role == Role::Voter);
+        let leader = self.consensus.leader().filter(|_| is_voter || legacy);
+        match leader.and_then(|id| configuration.get(id)) {
+            Some(server) => Reply::Server { id: server.id, address: server.address.clone().into() },
+            None => Reply::Server { id: NodeId(0), address: Vec::new() },
+        }
+    }
+
+    fn change(&mut self, conn: ConnId, change: &Change, now: Time) {
+        match self.consensus.request_change(change) {
+            Ok(Started::Entry(index, term)) => self.wait_for_change(conn, Pending::Entry(index, term)),
+            Ok(Started::Promotion) => {
+                let Change::Assign { id, .. } = change else { return };
+                self.wait_for_change(conn, Pending::Promotion(*id));
+            }
+            Err(refusal) => self.fail(conn, &refusal.into(), now),
+        }
+    }
+
+    fn transfer(&mut self, conn: ConnId, id: NodeId, now: Time) {
+        match self.consensus.transfer(id) {
+            Ok(target) => self.wait_for_change(conn, Pending::Transfer(target)),
+            Err(refusal) => self.fail(conn, &refusal.into(), now),
+        }
+    }
+
+    fn wait_for_change(&mut self, conn: ConnId, pending: Pending) {
+        self.changes.push_back((conn, pending));
+    }
+
+    /// What consensus reports of promotions and transfers.
+    pub(super) fn follow_membership(&mut self, effect: consensus::Effect, now: Time) {
+        match effect {
+            consensus::Effect::PromotionEnded { id, outcome } => {
+                let ended: Vec<ConnId> = self.take_changes(|pending| pending == Pending::Promotion(id));
+                for conn in ended {
+                    match outcome {
+                        Ok((index, term)) => self.wait_for_change(conn, Pending::Entry(index, term)),
+                        Err(refusal) => self.fail(conn, &refusal.into(), now),
+                    }
+                }
+            }
+            consensus::Effect::TransferEnded { target, reached } => {
+                for conn in self.take_changes(|pending| pending == Pending::Transfer(target)) {
+                    if reached {
+                        self.reply(conn, Reply::Empty, now);
+                    } else {
+                        self.fail(conn, &failure::TRANSFER_FAILED, now);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The configuration of this entry is committed: whoever asked for it is answered.
+    pub(super) fn finish_changes(&mut self, index: Index, term: Term, now: Time) {
+        for conn in self.take_changes(|pending| pending == Pending::Entry(index, term)) {
+            self.reply(conn, Reply::Empty, now);
+        }
+    }
+
+    /// Leadership is gone: nobody will hear of changes from this node. A transfer ends by itself.
+    pub(super) fn fail_changes(&mut self, now: Time) {
+        for conn in self.take_changes(|pending| !matches!(pending, Pending::Transfer(_))) {
+            self.fail(conn, &failure::MEMBERSHIP_LEADERSHIP_LOST, now);
+        }
+    }
+
+    /// The client is gone.
+    pub(super) fn forget_changes(&mut self, conn: ConnId) {
+        self.changes.retain(|&(waiting, _)| waiting != conn);
+    }
+
+    fn take_changes(&mut self, matches: impl Fn(Pending) -> bool) -> Vec<ConnId> {
+        let taken = self.changes.iter().filter(|(_, pending)| matches(*pending)).map(|(conn, _)| *conn);
+        let taken: Vec<ConnId> = taken.collect();
+        self.changes.retain(|(_, pending)| !matches(*pending));
+        taken
+    }
+
+    /// The whole database as it is committed now, and an empty WAL: what a checkpoint would leave.
+    fn dump(&mut self, conn: ConnId, name: &[u8], now: Time) {
+        let Some(state) = self.databases.find(name).and_then(|slot| self.databases.get(slot)) else {
+            return self.fail(conn, &failure::DATABASE_MISSING, now);
+        };
+        let version = state.database.pin(View::Committed);
+        match dump_parts(name, &version) {
+            Some(parts) => self.reply(conn, Reply::Parts(parts), now),
+            None => self.fail(conn, &failure::TOO_BIG, now),
+        }
+    }
+}
+
+/// A files message: its own bytes, and the pages as they lie in the store.
+fn dump_parts(name: &[u8], version: &Version) -> Option<Vec<std::sync::Arc<[u8]>>> {
+    use crate::base::Writer;
+    let page_bytes = version.page_size() as usize;
+    let pages = version.n_pages();
+    let image = u64::from(pages) * u64::from(version.page_size());
+    let wal_name = [name, b"-wal"].concat();
+    let (mut body, mut tail) = (Writer::new(), Writer::new());
+    body.u64(2).text(name).u64(image);
+    tail.text(&wal_name).u64(0);
+    let words = (body.len() as u64 + image + tail.len() as u64) / 8;
+    let mut head = Writer::new();
+    head.u32(u32::try_from(words).ok()?).u8(9).u8(0).u16(0).bytes(body.as_slice());
+    let zeros: std::sync::Arc<[u8]> = vec![0; page_bytes].into();
+    let mut parts = Vec::with_capacity(pages as usize + 2);
+    parts.push(head.into_bytes().into());
+    for number in 1..=pages {
+        // The page that SQLite never writes is absent from the store.
+        parts.push(version.page(PageNo(number)).map_or_else(|| zeros.clone(), |page| page.shared()));
+    }
+    parts.push(tail.into_bytes().into());
+    Some(parts)
+}

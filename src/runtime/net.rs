@@ -1,0 +1,189 @@
+//! Sockets of clients: one read, one write, never SIGPIPE.
+
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::listen::Listener;
+use mio::event::Source;
+use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use mio::{Interest, Registry, Token};
+use rustix::io::Errno;
+use rustix::net::{SendFlags, send};
+
+/// What accepts clients.
+#[derive(Debug)]
+pub enum Acceptor {
+    /// An IP socket.
+    Tcp(TcpListener),
+    /// A Unix socket; it serves clients of this process alone.
+    Unix(UnixListener),
+}
+
+/// One client's socket.
+#[derive(Debug)]
+pub enum Stream {
+    /// An IP socket.
+    Tcp(TcpStream),
+    /// A Unix socket.
+    Unix(UnixStream),
+}
+
+impl From<Listener> for Acceptor {
+    fn from(listener: Listener) -> Self {
+        if listener.is_unix() {
+            let socket = std::os::unix::net::UnixListener::from(listener.into_fd());
+            Self::Unix(UnixListener::from_std(socket))
+        } else {
+            let socket = std::net::TcpListener::from(listener.into_fd());
+            Self::Tcp(TcpListener::from_std(socket))
+        }
+    }
+}
+
+impl Acceptor {
+    /// The next client that waits; `None` when none does. A client of another process on a Unix socket is
+    /// closed without a byte, as the C library does.
+    ///
+    /// # Errors
+    /// The process is out of descriptors, or the like.
+    pub fn accept(&self) -> io::Result<Option<Stream>> {
+        loop {
+            let accepted = match self {
+                Self::Tcp(listener) => listener.accept().map(|(stream, _)| Stream::Tcp(stream)),
+                Self::Unix(listener) => listener.accept().map(|(stream, _)| Stream::Unix(stream)),
+            };
+            match accepted {
+                Ok(Stream::Unix(stream)) if !is_own_process(&stream) => {
+                    log::debug!("a client of another process was turned away");
+                }
+                Ok(stream) => return Ok(Some(stream)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted
+                    ) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// What to register with the poll.
+    pub fn source(&mut self) -> &mut dyn Source {
+        match self {
+            Self::Tcp(listener) => listener,
+            Self::Unix(listener) => listener,
+        }
+    }
+}
+
+fn is_own_process(stream: &UnixStream) -> bool {
+    rustix::net::sockopt::socket_peercred(stream)
+        .is_ok_and(|peer| peer.pid.as_raw_nonzero().get().unsigned_abs() == std::process::id())
+}
+
+impl Stream {
+    fn source(&mut self) -> &mut dyn Source {
+        match self {
+            Self::Tcp(stream) => stream,
+            Self::Unix(stream) => stream,
+        }
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(buffer),
+            Self::Unix(stream) => stream.read(buffer),
+        }
+    }
+}
+
+/// What a read found.
+#[derive(Debug)]
+pub enum ReadOutcome {
+    /// This many bytes lie in the buffer; more may wait if it is full.
+    Bytes(usize),
+    /// Nothing to read now.
+    Nothing,
+    /// The client is gone.
+    Gone,
+}
+
+/// What a write did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteOutcome {
+    /// This many bytes were taken.
+    Bytes(usize),
+    /// The socket takes nothing now; it will say when it does.
+    Blocked,
+    /// The client is gone.
+    Gone,
+}
+
+/// A client's socket.
+#[derive(Debug)]
+pub struct Connection {
+    stream: Stream,
+    /// Whether the socket may hold bytes that were not read because the session did not want them yet.
+    pub unread: bool,
+}
+
+impl Connection {
+    /// Registers the socket for both directions, edge-triggered.
+    ///
+    /// # Errors
+    /// The poll refuses it.
+    pub fn new(mut stream: Stream, registry: &Registry, token: Token) -> io::Result<Self> {
+        if let Stream::Tcp(tcp) = &stream {
+            // Answers are written whole; waiting for more bytes would only delay them.
+            tcp.set_nodelay(true)?;
+        }
+        registry.register(stream.source(), token, Interest::READABLE | Interest::WRITABLE)?;
+        Ok(Self { stream, unread: false })
+    }
+
+    /// Takes the socket out of the poll. It closes when this value is dropped.
+    pub fn deregister(&mut self, registry: &Registry) {
+        if let Err(error) = registry.deregister(self.stream.source()) {
+            log::debug!("a closing connection was not registered: {error}");
+        }
+    }
+
+    /// Reads once into `buffer`.
+    pub fn read(&mut self, buffer: &mut [u8]) -> ReadOutcome {
+        loop {
+            match self.stream.read(buffer) {
+                Ok(0) => return ReadOutcome::Gone,
+                Ok(count) => return ReadOutcome::Bytes(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return ReadOutcome::Nothing,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    log::debug!("a client's connection failed: {error}");
+                    return ReadOutcome::Gone;
+                }
+            }
+        }
+    }
+
+    /// Writes once, without ever raising SIGPIPE: its disposition is the host's.
+    pub fn write(&mut self, bytes: &[u8]) -> WriteOutcome {
+        loop {
+            match send(self.stream.fd(), bytes, SendFlags::NOSIGNAL) {
+                Ok(count) => return WriteOutcome::Bytes(count),
+                Err(Errno::AGAIN) => return WriteOutcome::Blocked,
+                Err(Errno::INTR) => {}
+                Err(error) => {
+                    log::debug!("a client's connection failed: {error}");
+                    return WriteOutcome::Gone;
+                }
+            }
+        }
+    }
+}

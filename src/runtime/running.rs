@@ -1,0 +1,262 @@
+//! Starting and stopping a node: from a directory and a bound socket to threads that serve.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::unbounded;
+use mio::{Interest, Poll, Waker};
+
+use super::clock::{self, Clock};
+use super::disk;
+use super::listen::Listener;
+use super::mailbox::{Mailbox, mailbox};
+use super::net::Acceptor;
+use super::settings::Settings;
+use super::shell::{LISTEN, Message, Shell, Sockets, WAKE};
+use super::sql_pool::SqlPool;
+use super::threads;
+use crate::base::{Index, NodeId, Prng, Term};
+use crate::consensus::{self, SnapshotMeta};
+use crate::disk::DirectoryLock;
+use crate::disk::real::RealDisk;
+use crate::engine::Patience;
+use crate::node::core::Restored;
+use crate::node::snapshots::SnapshotPolicy;
+use crate::node::{Core, CoreConfig};
+use crate::pages::{Database, Page};
+use crate::storage::loader::{self, LoadOptions, Loaded};
+use crate::storage::writer::{Writer, WriterConfig, WriterState};
+
+/// Everything that a program set before the start.
+#[derive(Clone, Debug)]
+pub struct NodeOptions {
+    /// The node's id.
+    pub id: NodeId,
+    /// The address that other nodes and clients know it by.
+    pub address: String,
+    /// Its directory.
+    pub directory: PathBuf,
+    /// The time between two heartbeats.
+    pub heartbeat: Duration,
+    /// The election timeout; each node draws from one to two times this.
+    pub election_timeout: Duration,
+    /// Reported by describe.
+    pub failure_domain: u64,
+    /// When snapshots are taken and how much log stays.
+    pub snapshots: SnapshotPolicy,
+    /// The unit of writes to the log, in bytes.
+    pub block_size: Option<u64>,
+    /// Whether damaged segments may be put aside at start.
+    pub auto_recovery: bool,
+    /// Whether snapshots are compressed.
+    pub compression: bool,
+    /// What `dqlite_node_set_busy_timeout` said, if it was called.
+    pub busy_timeout: Option<Duration>,
+    /// Whether the library manages roles.
+    pub role_management: bool,
+    /// How many voters role management aims at.
+    pub target_voters: i32,
+    /// How many stand-bys role management aims at.
+    pub target_standbys: i32,
+    /// What the environment says.
+    pub settings: Settings,
+}
+
+/// Why a node did not start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartError {
+    /// A `DQLITE_*` code.
+    pub code: i32,
+    /// What the program gets as error message.
+    pub text: String,
+}
+
+impl StartError {
+    fn new(text: impl Into<String>) -> Self {
+        Self { code: 1, text: text.into() }
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// A node that serves.
+pub struct RunningNode {
+    mailbox: Mailbox<Message>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// Pages of every database have this size, as in every C node.
+const PAGE_BYTES: u32 = 4096;
+
+impl RunningNode {
+    /// Loads the directory, starts the threads and returns once clients can connect.
+    ///
+    /// # Errors
+    /// The directory is in use or cannot be loaded, or the socket cannot listen. Nothing is modified then,
+    /// except what loading repairs.
+    pub fn start(options: NodeOptions, listener: Listener) -> Result<Self, StartError> {
+        let lock = DirectoryLock::take(&options.directory)
+            .map_err(|error| StartError::new(format!("couldn't lock the raft directory: {error}")))?;
+        let mut directory =
+            RealDisk::open(&options.directory).map_err(|error| StartError::new(error.to_string()))?;
+        let bootstrapped = loader::bootstrap(&mut directory, options.id, &options.address)
+            .map_err(|error| StartError::new(format!("raft_bootstrap(): {error}")))?;
+        let load = LoadOptions {
+            auto_recovery: options.auto_recovery,
+            compression: options.compression,
+            id: options.id,
+            wall_ns: clock::wall_ns(),
+        };
+        let loaded = loader::load(&mut directory, &load)
+            .map_err(|error| StartError::new(format!("raft_start(): {error}")))?;
+        loaded.notes.iter().for_each(|note| log::warn!("{note}"));
+        listener.listen().map_err(StartError::new)?;
+        let acceptor = Acceptor::from(listener);
+        let clock = Clock::start();
+        let writer_state = writer_state(&loaded);
+        let snapshot_time = loaded.newest_snapshot_time;
+        let restored = restored(loaded, bootstrapped).map_err(StartError::new)?;
+        let core = Core::new(core_config(&options), restored, clock.now())
+            .map_err(|text| StartError::new(format!("raft_start(): {text}")))?;
+        let writer = Writer::new(directory.clone(), writer_state, writer_config(&options));
+        Self::spawn(Parts { options, lock, directory, acceptor, clock, core, writer, snapshot_time })
+            .map_err(|error| StartError::new(format!("the node's threads could not be started: {error}")))
+    }
+
+    fn spawn(parts: Parts) -> std::io::Result<Self> {
+        let Parts { options, lock, directory, mut acceptor, clock, core, writer, snapshot_time } = parts;
+        let poll = Poll::new()?;
+        let (mailbox, inbox) = mailbox(Waker::new(poll.registry(), WAKE)?);
+        poll.registry().register(acceptor.source(), LISTEN, Interest::READABLE)?;
+        let (disk, work) = unbounded();
+        let pool = SqlPool::start(options.settings.sql_workers, mailbox.clone())?;
+        let post = mailbox.clone();
+        let disk_thread = threads::start("dqlite-disk", move || {
+            disk::run(writer, &work, |done| post.post(Message::Disk(done)));
+        })?;
+        let shell = Shell {
+            poll,
+            clock,
+            acceptor: Some(acceptor),
+            core,
+            pool,
+            disk,
+            inbox,
+            mailbox: mailbox.clone(),
+            directory,
+            compress: options.compression,
+            snapshot_time,
+            sockets: Sockets::default(),
+        };
+        let loop_thread = threads::start("dqlite-loop", move || {
+            shell.run();
+            // Held until the last file is closed.
+            drop(lock);
+        })?;
+        Ok(Self { mailbox, threads: Mutex::new(vec![disk_thread, loop_thread]) })
+    }
+
+    /// Stops serving, finishes the files and waits for the threads. 0, or 1 when a thread had failed.
+    pub fn stop(&self) -> i32 {
+        self.mailbox.post(Message::Stop);
+        let mut threads = self.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut result = 0;
+        for thread in threads.drain(..) {
+            if thread.join().is_err() {
+                result = 1;
+            }
+        }
+        result
+    }
+}
+
+struct Parts {
+    options: NodeOptions,
+    lock: DirectoryLock,
+    directory: RealDisk,
+    acceptor: Acceptor,
+    clock: Clock,
+    core: Core,
+    writer: Writer<RealDisk>,
+    snapshot_time: u64,
+}
+
+fn core_config(options: &NodeOptions) -> CoreConfig {
+    let mut seed = [0; 8];
+    // Without entropy the address and the time still make nodes differ, and only election timeouts depend on it.
+    if getrandom::fill(&mut seed).is_err() {
+        seed = (clock::wall_ns() ^ options.id.0).to_le_bytes();
+    }
+    CoreConfig {
+        id: options.id,
+        address: options.address.clone(),
+        heartbeat: options.heartbeat,
+        election_timeout: options.election_timeout,
+        failure_domain: options.failure_domain,
+        snapshots: options.snapshots,
+        patience: Patience {
+            wait: options.busy_timeout.unwrap_or(options.settings.writer_patience),
+            idle: options.settings.slot_idle,
+        },
+        page_size: PAGE_BYTES,
+        sqlite_version: crate::sqlite::threads::library_version(),
+        seed: Prng::new(u64::from_le_bytes(seed)).next_u64(),
+    }
+}
+
+fn writer_config(options: &NodeOptions) -> WriterConfig {
+    WriterConfig { block_size: options.block_size.unwrap_or(4096), ..WriterConfig::default() }
+}
+
+fn writer_state(loaded: &Loaded) -> WriterState {
+    WriterState {
+        next_index: loaded.last_index.next(),
+        metadata_version: loaded.metadata_version,
+        closed: loaded.closed_segments.clone(),
+        snapshot_index: loaded.snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.index),
+    }
+}
+
+/// What the loader found, as the core wants it.
+fn restored(loaded: Loaded, bootstrapped_now: bool) -> Result<Restored, String> {
+    let mut databases = Vec::new();
+    let mut place = (Index(0), Term(0));
+    let mut meta = None;
+    if let Some(snapshot) = loaded.snapshot {
+        place = (snapshot.index, snapshot.term);
+        meta = Some(SnapshotMeta {
+            index: snapshot.index,
+            term: snapshot.term,
+            configuration: snapshot.configuration,
+            configuration_index: snapshot.configuration_index,
+        });
+        for found in snapshot.databases {
+            let name = String::from_utf8_lossy(&found.name).into_owned();
+            let pages = found.pages.into_iter().map(|(number, page)| (number, Page::from_slice(&page)));
+            let database = Database::from_snapshot(&found.name, found.page_size, pages, found.n_pages)
+                .map_err(|error| format!("snapshot at {}: database '{name}': {error}", snapshot.index))?;
+            databases.push(database);
+        }
+    }
+    let consensus = consensus::Restored {
+        term: loaded.term,
+        voted_for: loaded.voted_for,
+        snapshot: meta,
+        first_index: loaded.first_index,
+        entries: loaded.entries,
+        configuration: loaded.configuration,
+        configuration_index: loaded.configuration_index,
+        configuration_committed: loaded.configuration_committed,
+        bootstrapped_now,
+    };
+    Ok(Restored { consensus, snapshot: place, databases })
+}

@@ -1,0 +1,115 @@
+//! What users may tune beside the C API: environment variables, read once when a node is created.
+//!
+//! | Variable | Values | Default |
+//! |---|---|---|
+//! | `LIBDQLITE_SQLITE_THREADS` | `auto`, `keep`, `lock`, `free` | `auto` |
+//! | `LIBDQLITE_WRITER_PATIENCE_MS` | milliseconds a writer waits when the program set no busy timeout | 10000 |
+//! | `LIBDQLITE_SLOT_IDLE_MS` | milliseconds a transaction may idle on the writer slot while others wait; 0: for ever | 60000 |
+//! | `LIBDQLITE_SQL_WORKERS` | threads that run SQL while statements are short, 1 to 64 | 2 |
+
+use std::time::Duration;
+
+use crate::base::limits;
+use crate::sqlite::threads;
+
+/// The settings of one node.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What to do about SQLite's threading mode.
+    pub sqlite_threads: threads::Setting,
+    /// How long a writer waits when the program set no busy timeout.
+    pub writer_patience: Duration,
+    /// How long a transaction may idle on the writer slot while others wait.
+    pub slot_idle: Option<Duration>,
+    /// Threads that run SQL while statements are short.
+    pub sql_workers: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            sqlite_threads: threads::Setting::Auto,
+            writer_patience: limits::WRITER_PATIENCE,
+            slot_idle: Some(limits::SLOT_IDLE_MAX),
+            sql_workers: 2,
+        }
+    }
+}
+
+impl Settings {
+    /// The settings that `lookup` finds, usually in the process's environment.
+    ///
+    /// # Errors
+    /// A variable holds something else than it may: the text says which, and what it may hold.
+    pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
+        let mut settings = Self::default();
+        if let Some(value) = lookup("LIBDQLITE_SQLITE_THREADS") {
+            settings.sqlite_threads = threads::Setting::parse(&value).ok_or_else(|| {
+                format!("LIBDQLITE_SQLITE_THREADS: auto, keep, lock or free expected, found '{value}'")
+            })?;
+        }
+        if let Some(ms) = number(&lookup, "LIBDQLITE_WRITER_PATIENCE_MS", 0, 3_600_000)? {
+            settings.writer_patience = Duration::from_millis(ms);
+        }
+        if let Some(ms) = number(&lookup, "LIBDQLITE_SLOT_IDLE_MS", 0, 86_400_000)? {
+            settings.slot_idle = (ms > 0).then(|| Duration::from_millis(ms));
+        }
+        if let Some(count) = number(&lookup, "LIBDQLITE_SQL_WORKERS", 1, 64)? {
+            settings.sql_workers = usize::try_from(count).unwrap_or(1);
+        }
+        Ok(settings)
+    }
+
+    /// The settings of the process's environment.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn from_environment() -> Result<Self, String> {
+        Self::read(|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned()))
+    }
+}
+
+fn number(
+    lookup: &impl Fn(&str) -> Option<String>,
+    name: &str,
+    min: u64,
+    max: u64,
+) -> Result<Option<u64>, String> {
+    let Some(value) = lookup(name) else { return Ok(None) };
+    match value.parse::<u64>() {
+        Ok(number) if (min..=max).contains(&number) => Ok(Some(number)),
+        _ => Err(format!("{name}: a number from {min} to {max} expected, found '{value}'")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::Settings;
+
+    #[test]
+    fn without_variables_the_defaults_hold() {
+        let settings = Settings::read(|_| None).unwrap();
+        assert_eq!(settings.writer_patience, Duration::from_secs(10));
+        assert_eq!(settings.sql_workers, 2);
+    }
+
+    #[test]
+    fn a_wrong_value_is_refused_with_what_was_expected_and_found() {
+        let refused = Settings::read(|name| (name == "LIBDQLITE_SQL_WORKERS").then(|| "0".to_owned()));
+        assert_eq!(refused.unwrap_err(), "LIBDQLITE_SQL_WORKERS: a number from 1 to 64 expected, found '0'");
+        let refused = Settings::read(|name| (name == "LIBDQLITE_SQLITE_THREADS").then(|| "x".to_owned()));
+        assert_eq!(
+            refused.unwrap_err(),
+            "LIBDQLITE_SQLITE_THREADS: auto, keep, lock or free expected, found 'x'"
+        );
+    }
+
+    #[test]
+    fn zero_idle_time_means_for_ever() {
+        let settings =
+            Settings::read(|name| (name == "LIBDQLITE_SLOT_IDLE_MS").then(|| "0".to_owned())).unwrap();
+        assert_eq!(settings.slot_idle, None);
+    }
+}

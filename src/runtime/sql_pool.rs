@@ -1,0 +1,219 @@
+//! The threads that run SQL: a connection travels to one of them with its request and back with the result.
+//!
+//! A few threads serve while statements are short. When work waits and nothing finishes, statements are long,
+//! and another thread joins, so that no statement waits for another connection's; idle ones leave again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+
+use super::executor::SqlConn;
+use super::mailbox::Mailbox;
+use super::threads;
+use crate::base::Time;
+use crate::engine::ConnId;
+use crate::engine::jobs::{Progress, SqlRequest};
+use crate::pages::Database;
+use crate::sqlite::SqlError;
+
+/// How long work may wait without anything finishing before another thread joins.
+const PATIENCE: Duration = Duration::from_millis(2);
+
+/// How long a thread beyond the first few stays without work.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// Threads at most; beyond, work waits for a statement to end.
+const THREADS_MAX: usize = 256;
+
+/// Something to do on a connection.
+pub enum SqlWork {
+    /// Make the connection.
+    Open {
+        /// Whose it will be.
+        conn: ConnId,
+        /// The database it is for.
+        database: Arc<Database>,
+    },
+    /// Run a request.
+    Run {
+        /// Whose connection.
+        conn: ConnId,
+        /// The connection.
+        sql: Box<SqlConn>,
+        /// What to do.
+        request: SqlRequest,
+    },
+    /// Go on with the request whose last batch of rows has been written.
+    Resume {
+        /// Whose connection.
+        conn: ConnId,
+        /// The connection.
+        sql: Box<SqlConn>,
+    },
+    /// Roll back and close.
+    Close {
+        /// Whose connection.
+        conn: ConnId,
+        /// The connection.
+        sql: Box<SqlConn>,
+    },
+}
+
+/// What became of it.
+pub enum SqlDone {
+    /// The connection is there.
+    Opened {
+        /// Whose.
+        conn: ConnId,
+        /// The connection, or why there is none.
+        sql: Result<Box<SqlConn>, SqlError>,
+    },
+    /// The request ended, or needs something to go on.
+    Ran {
+        /// Whose connection.
+        conn: ConnId,
+        /// The connection.
+        sql: Box<SqlConn>,
+        /// The result.
+        progress: Progress,
+    },
+    /// The connection is closed.
+    Closed {
+        /// Whose.
+        conn: ConnId,
+    },
+}
+
+/// The pool, as the loop sees it.
+pub struct SqlPool<M: From<SqlDone> + Send + 'static> {
+    work: Sender<SqlWork>,
+    shared: Arc<Shared>,
+    receiver: Receiver<SqlWork>,
+    mailbox: Mailbox<M>,
+    threads_min: usize,
+    submitted: u64,
+    check: Option<(Time, u64)>,
+}
+
+#[derive(Default)]
+struct Shared {
+    threads: AtomicUsize,
+    finished: AtomicU64,
+}
+
+impl<M: From<SqlDone> + Send + 'static> SqlPool<M> {
+    /// A pool of at least `threads_min` threads that post to `mailbox`.
+    ///
+    /// # Errors
+    /// The system has no room for the first threads.
+    pub fn start(threads_min: usize, mailbox: Mailbox<M>) -> std::io::Result<Self> {
+        let (work, receiver) = unbounded();
+        let shared = Arc::new(Shared::default());
+        let pool = Self { work, shared, receiver, mailbox, threads_min, submitted: 0, check: None };
+        for _ in 0..threads_min {
+            pool.add_thread()?;
+        }
+        Ok(pool)
+    }
+
+    /// Hands out work.
+    pub fn submit(&mut self, work: SqlWork, now: Time) {
+        self.submitted += 1;
+        // The pool holds a receiver itself, so the channel cannot be closed.
+        if self.work.send(work).is_err() {
+            log::error!("the SQL threads are gone");
+        }
+        if self.check.is_none() {
+            self.check = Some((now.after(PATIENCE), self.shared.finished.load(Ordering::Acquire)));
+        }
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        self.check.map(|(at, _)| at)
+    }
+
+    /// Adds a thread when work waits and nothing has finished for a while.
+    pub fn handle_timeout(&mut self, now: Time) {
+        let Some((at, finished_then)) = self.check else { return };
+        if now < at {
+            return;
+        }
+        let finished = self.shared.finished.load(Ordering::Acquire);
+        let threads = self.shared.threads.load(Ordering::Acquire);
+        let running = usize::try_from(self.submitted.saturating_sub(finished)).unwrap_or(usize::MAX);
+        if running > threads
+            && finished == finished_then
+            && threads < THREADS_MAX
+            && let Err(error) = self.add_thread()
+        {
+            log::warn!("no further SQL thread: {error}");
+        }
+        self.check = (running > 0).then(|| (now.after(PATIENCE), finished));
+    }
+
+    fn add_thread(&self) -> std::io::Result<()> {
+        let (receiver, mailbox, shared) =
+            (self.receiver.clone(), self.mailbox.clone(), Arc::clone(&self.shared));
+        let threads_min = self.threads_min;
+        shared.threads.fetch_add(1, Ordering::AcqRel);
+        let result =
+            threads::start("dqlite-sql", move || serve(&receiver, &mailbox, &shared, threads_min)).map(drop);
+        if result.is_err() {
+            self.shared.threads.fetch_sub(1, Ordering::AcqRel);
+        }
+        result
+    }
+}
+
+fn serve<M: From<SqlDone> + Send>(
+    work: &Receiver<SqlWork>,
+    mailbox: &Mailbox<M>,
+    shared: &Shared,
+    threads_min: usize,
+) {
+    loop {
+        match work.recv_timeout(IDLE) {
+            Ok(work) => {
+                let done = execute(work);
+                shared.finished.fetch_add(1, Ordering::AcqRel);
+                mailbox.post(M::from(done));
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {
+                let leave = shared
+                    .threads
+                    .fetch_update(Ordering::AcqRel, Ordering::Acquire, |threads| {
+                        (threads > threads_min).then(|| threads - 1)
+                    })
+                    .is_ok();
+                if leave {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn execute(work: SqlWork) -> SqlDone {
+    match work {
+        SqlWork::Open { conn, database } => {
+            SqlDone::Opened { conn, sql: SqlConn::open(&database, conn.0).map(Box::new) }
+        }
+        SqlWork::Run { conn, mut sql, request } => {
+            let progress = sql.start(request);
+            SqlDone::Ran { conn, sql, progress }
+        }
+        SqlWork::Resume { conn, mut sql } => {
+            let progress = sql.resume();
+            SqlDone::Ran { conn, sql, progress }
+        }
+        SqlWork::Close { conn, sql } => {
+            drop(sql);
+            SqlDone::Closed { conn }
+        }
+    }
+}

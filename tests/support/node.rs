@@ -1,0 +1,85 @@
+//! A node in the test's own process, on a directory and a port of its own.
+
+use std::path::Path;
+use std::time::Duration;
+
+use dqlite::base::NodeId;
+use dqlite::node::snapshots::SnapshotPolicy;
+use dqlite::runtime::listen::Listener;
+use dqlite::runtime::settings::Settings;
+use dqlite::runtime::{NodeOptions, RunningNode};
+use tempfile::TempDir;
+
+/// A running node. It stops when dropped; its directory goes with it.
+pub struct TestNode {
+    node: Option<RunningNode>,
+    address: String,
+    directory: TempDir,
+}
+
+impl TestNode {
+    /// A bootstrapped node with the C library's defaults.
+    pub fn start() -> Self {
+        Self::start_with(|_| {})
+    }
+
+    /// The same, with other options.
+    pub fn start_with(change: impl FnOnce(&mut NodeOptions)) -> Self {
+        let directory = TempDir::new().unwrap();
+        let listener = Listener::bind(b"127.0.0.1:0").unwrap();
+        let address = listener.ip_address().unwrap().to_string();
+        let mut options = options(directory.path(), &address);
+        change(&mut options);
+        let node = RunningNode::start(options, listener).unwrap();
+        Self { node: Some(node), address, directory }
+    }
+
+    /// Stops the node and starts it again on its directory, at the same address.
+    pub fn restart(&mut self) {
+        if let Some(node) = self.node.take() {
+            assert_eq!(node.stop(), 0);
+        }
+        let listener = Listener::bind(self.address.as_bytes()).unwrap();
+        let options = options(self.directory.path(), &self.address);
+        self.node = Some(RunningNode::start(options, listener).unwrap());
+    }
+
+    /// Where clients find it.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Its directory.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+}
+
+impl Drop for TestNode {
+    fn drop(&mut self) {
+        if let Some(node) = self.node.take() {
+            node.stop();
+        }
+    }
+}
+
+/// Options with the C library's defaults.
+pub fn options(directory: &Path, address: &str) -> NodeOptions {
+    NodeOptions {
+        id: NodeId(1),
+        address: address.to_owned(),
+        directory: directory.to_owned(),
+        heartbeat: Duration::from_millis(500),
+        election_timeout: Duration::from_millis(3000),
+        failure_domain: 0,
+        snapshots: SnapshotPolicy::Default,
+        block_size: None,
+        auto_recovery: true,
+        compression: true,
+        busy_timeout: None,
+        role_management: false,
+        target_voters: 3,
+        target_standbys: 0,
+        settings: Settings::default(),
+    }
+}
