@@ -3,8 +3,6 @@
 //! Runs beside the writer on a disk of its own; [`super::Writer::install_snapshot_files`] and
 //! [`super::Writer::restore_snapshot`] give the files their names afterwards.
 
-pub(super) mod bytes;
-
 use std::io::{self, Read, Write};
 
 use super::io::{Io, StorageError};
@@ -12,6 +10,7 @@ use crate::base::crc::checksum;
 use crate::base::{Index, Term};
 use crate::disk::Disk;
 use crate::format::names::{self, FileName, SnapshotName};
+use crate::format::{lz4, snapshot};
 
 /// How much is read or written at a time.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -70,7 +69,7 @@ pub struct FinishedSnapshot {
     pub bytes: u64,
 }
 
-/// Writes a snapshot of `databases` to temporary files, uncompressed.
+/// Writes a snapshot of `databases` to temporary files.
 ///
 /// # Errors
 /// As [`StorageError`] says; the temporary files are gone then.
@@ -78,20 +77,43 @@ pub fn write_snapshot<D: Disk, S: PageSource>(
     disk: &mut D,
     header: &SnapshotHeader,
     databases: &[S],
+    compress: bool,
 ) -> Result<FinishedSnapshot, StorageError> {
-    write_files(disk, header, |out| copy(PayloadReader::new(databases), out))
+    let payload = PayloadReader::new(databases);
+    let len = payload.len();
+    write_files(
+        disk,
+        header,
+        |out| {
+            if compress { lz4::compress(payload, len, out) } else { copy(payload, out) }
+        },
+    )
 }
 
-/// Stores a leader's snapshot in temporary files, in the form it comes in.
+/// Stores the `len` bytes of a leader's snapshot in temporary files, compressed or not as `compress` says,
+/// whatever form they come in.
 ///
 /// # Errors
-/// As [`StorageError`] says. The temporary files are gone then.
+/// As [`StorageError`] says; [`StorageError::Refused`] when the bytes are damaged. The temporary files are gone
+/// then.
 pub fn store_snapshot<D: Disk, R: Read>(
     disk: &mut D,
     header: &SnapshotHeader,
-    source: R,
+    mut source: R,
+    len: u64,
+    compress: bool,
 ) -> Result<FinishedSnapshot, StorageError> {
-    write_files(disk, header, |out| copy(source, out))
+    let mut magic = Vec::new();
+    let head = source.by_ref().take(lz4::MAGIC.len() as u64).read_to_end(&mut magic);
+    head.map_err(|error| StorageError::Refused { text: format!("store snapshot: {error}") })?;
+    let compressed = magic == lz4::MAGIC;
+    let whole = magic.as_slice().chain(source);
+    write_files(disk, header, |out| match (compressed, compress) {
+        // Checked for damage on the way when it is read back.
+        (true, true) | (false, false) => copy(whole, out),
+        (true, false) => lz4::decompress(whole, out),
+        (false, true) => lz4::compress(whole, len, out),
+    })
 }
 
 fn copy(mut from: impl Read, mut to: impl Write) -> io::Result<()> {
@@ -117,7 +139,7 @@ fn write_files<D: Disk>(
         bytes: 0,
     };
     let written = write_data(&mut io, &snap.temporary_data, stream).and_then(|bytes| {
-        let meta = bytes::encode_meta(header.configuration_index, &header.configuration);
+        let meta = snapshot::encode_meta(header.configuration_index, &header.configuration);
         io.write_temporary(&snap.temporary_meta, &meta)?;
         if io.read_all(&snap.temporary_meta)? == meta {
             Ok(bytes)
@@ -172,7 +194,7 @@ fn write_data<D: Disk>(
     Ok(len)
 }
 
-/// Reads the whole file again: its bytes are those that were written.
+/// Reads the whole file again: its bytes are those that were written, and its frame is sound.
 fn read_back<D: Disk>(
     io: &mut Io<D>,
     name: &str,
@@ -181,7 +203,14 @@ fn read_back<D: Disk>(
     sum: u32,
 ) -> Result<(), StorageError> {
     let mut reader = DataReader { disk: io.disk(), file, at: 0, sum: 0 };
-    let read = copy(&mut reader, io::sink());
+    let mut magic = Vec::new();
+    let head = reader.by_ref().take(lz4::MAGIC.len() as u64).read_to_end(&mut magic);
+    let read = head.and_then(|_| {
+        let whole = magic.as_slice().chain(&mut reader);
+        if magic == lz4::MAGIC { lz4::decompress(whole, io::sink()) } else { copy(whole, io::sink()) }
+    });
+    // The frame may end before the file does.
+    let read = read.and_then(|()| copy(&mut reader, io::sink()));
     let (found_len, found_sum) = (reader.at, reader.sum);
     match read {
         Ok(()) if (found_len, found_sum) == (len, sum) => Ok(()),
@@ -259,8 +288,16 @@ struct PayloadReader<'a, S> {
 
 impl<'a, S: PageSource> PayloadReader<'a, S> {
     fn new(databases: &'a [S]) -> Self {
-        let chunk = bytes::encode_payload_header(databases.len() as u64);
+        let chunk = snapshot::encode_payload_header(databases.len() as u64);
         Self { databases, database: 0, page: 0, chunk, given: 0 }
+    }
+
+    fn len(&self) -> u64 {
+        let of = |database: &S| {
+            let header = snapshot::encode_database_header(database.name(), 0).len() as u64;
+            header + main_size(database)
+        };
+        self.chunk.len() as u64 + self.databases.iter().map(of).sum::<u64>()
     }
 
     fn refill(&mut self) {
@@ -268,7 +305,7 @@ impl<'a, S: PageSource> PayloadReader<'a, S> {
         self.given = 0;
         while let Some(database) = self.databases.get(self.database) {
             if self.page == 0 {
-                self.chunk = bytes::encode_database_header(database.name(), main_size(database));
+                self.chunk = snapshot::encode_database_header(database.name(), main_size(database));
             }
             while self.page < database.n_pages() && self.chunk.len() < CHUNK_BYTES {
                 self.page += 1;
@@ -303,3 +340,6 @@ impl<S: PageSource> Read for PayloadReader<'_, S> {
         Ok(len)
     }
 }
+
+#[cfg(test)]
+mod tests;

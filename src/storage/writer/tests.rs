@@ -82,7 +82,7 @@ pub(super) fn header(index: u64, term: u64) -> SnapshotHeader {
 }
 
 pub(super) fn snapshot(disk: &FaultDisk, index: u64, term: u64) -> FinishedSnapshot {
-    write_snapshot(&mut disk.clone(), &header(index, term), &[TwoPages]).unwrap()
+    write_snapshot(&mut disk.clone(), &header(index, term), &[TwoPages], true).unwrap()
 }
 
 pub(super) fn names(disk: &FaultDisk) -> Vec<String> {

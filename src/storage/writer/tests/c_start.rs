@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::disk::{Disk, FaultDisk};
 use crate::format::names::{FileName, SnapshotName, snapshot_meta_name, snapshot_name};
 use crate::format::segment::decode;
-use crate::format::{Class, metadata};
+use crate::format::{Class, lz4, metadata};
 
 /// What a start loads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,7 +116,10 @@ fn load_snapshot(disk: &FaultDisk, listing: &[(String, u64)]) -> Result<Option<S
         return Err(format!("read {}: checksum mismatch", snapshot_meta_name(newest)));
     }
     let data = disk.content(&snapshot_name(newest)).unwrap();
-    if data.len() != 16 + 24 + 1024 || crate::base::crc::checksum(0, &data) != super::two_pages_checksum() {
+    let mut payload = Vec::new();
+    let sound = lz4::decompress(data.as_slice(), &mut payload);
+    sound.map_err(|error| format!("{}: {error}", snapshot_name(newest)))?;
+    if crate::base::crc::checksum(0, &payload) != super::two_pages_checksum() {
         return Err(format!("{}: damaged", snapshot_name(newest)));
     }
     Ok(Some(newest))

@@ -347,7 +347,7 @@ fn a_real_directory_gets_the_same_files() {
     assert_eq!(size(&mut disk, "open-1"), Some(8 << 20));
     writer.append(&[entries(3, 1, 1, 9 << 20)]).unwrap();
     writer.truncate(Index(3)).unwrap();
-    let snap = write_snapshot(&mut disk, &header(2, 1), &[TwoPages]).unwrap();
+    let snap = write_snapshot(&mut disk, &header(2, 1), &[TwoPages], true).unwrap();
     writer.install_snapshot_files(snap, 10).unwrap();
     writer.close().unwrap();
     assert_eq!(size(&mut disk, "0000000000000001-0000000000000002"), Some(8 + 16 + 2 * (16 + 64)));

@@ -180,7 +180,7 @@ fn a_snapshot_that_cannot_be_written_leaves_no_files() {
     loop {
         let disk = FaultDisk::new(1);
         disk.fail_at(at, Fault::NoSpace);
-        let done = write_snapshot(&mut disk.clone(), &header(5, 1), &[TwoPages]);
+        let done = write_snapshot(&mut disk.clone(), &header(5, 1), &[TwoPages], true);
         if disk.operations() <= at {
             done.unwrap();
             break;

@@ -160,7 +160,7 @@ impl Run {
     }
 
     fn write_snapshot(&self, index: u64, term: u64) -> Result<FinishedSnapshot, StorageError> {
-        write_snapshot(&mut self.disk.clone(), &header(index, term), &[TwoPages])
+        write_snapshot(&mut self.disk.clone(), &header(index, term), &[TwoPages], true)
     }
 
     fn batches(&self, term: u64, sizes: &[(u64, usize)]) -> Vec<Vec<Entry>> {
