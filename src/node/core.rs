@@ -74,6 +74,8 @@ pub struct Core {
     applied: (Index, Term),
     leading: bool,
     ready: bool,
+    /// There is no room on the disk: reads only.
+    full: bool,
     failed: Option<String>,
 }
 
@@ -111,6 +113,7 @@ impl Core {
             applied: restored.snapshot,
             leading: false,
             ready: false,
+            full: false,
             failed: None,
         };
         core.settle(now);
@@ -219,6 +222,10 @@ impl Core {
                 consensus::Effect::BecameLeader { term } => {
                     log::info!("this node leads term {term}");
                     self.leading = true;
+                    if std::mem::take(&mut self.full) && self.ready {
+                        log::info!("there is room on the disk again: writes are accepted");
+                        self.databases.set_writable(Ok(()));
+                    }
                 }
                 consensus::Effect::BecameFollower { term, leader } => {
                     log::info!("this node follows {leader:?} in term {term}");
@@ -241,10 +248,10 @@ impl Core {
     }
 
     fn check_ready(&mut self, now: Time) {
-        let ready = self.leading && self.applied.1 == self.consensus.term() && self.failed.is_none();
+        let ready = self.leading && self.consensus.has_applied_own_term() && self.failed.is_none();
         if ready && !self.ready {
             self.ready = true;
-            self.databases.set_writable(Ok(()));
+            self.databases.set_writable(if self.full { Err(Veto::Full) } else { Ok(()) });
             self.wake_clients_waiting_for_leadership(now);
         }
     }
@@ -329,7 +336,7 @@ impl Core {
     /// writes are refused until there is room again.
     fn run_out_of_space(&mut self, lost_from: Index, now: Time) {
         log::error!("the disk is full: log entries from {lost_from} on are lost, writes are refused");
-        self.ready = false;
+        self.full = true;
         self.proposer.clear();
         let failed = self.databases.discard_speculative();
         self.databases.set_writable(Err(Veto::Full));
@@ -340,7 +347,7 @@ impl Core {
 
     fn lose_leadership(&mut self, now: Time) {
         let led = self.leading || self.ready;
-        (self.leading, self.ready) = (false, false);
+        (self.leading, self.ready, self.full) = (false, false, false);
         self.proposer.clear();
         self.databases.set_writable(Err(if led { Veto::LeadershipLost } else { Veto::NotLeader }));
         let failed = self.databases.discard_speculative();

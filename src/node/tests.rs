@@ -15,7 +15,7 @@ use crate::codec::membership::{Configuration, Server};
 use crate::consensus;
 use crate::engine::jobs::{Outcome, Progress, SqlRequest};
 use crate::engine::{ConnId, Patience};
-use crate::pages::{Changes, Database, Page, Refusal, View, WriterId};
+use crate::pages::{Changes, Database, Page, Refusal, Veto, View, WriterId};
 use crate::session::{Reply, Sql};
 
 const A: ConnId = ConnId(1);
@@ -410,6 +410,10 @@ fn a_full_disk_fails_the_writers_keeps_the_readers_and_heals() {
     assert_eq!(world.answers(A), ["failure 13 database or disk is full"]);
     let database = Arc::clone(&world.databases[&A]);
     assert_eq!(database.head_seq(), database.committed_seq(), "the lost version is gone");
+    world.exec(A, "SELECT 1");
+    world.end_job(Outcome { reply: Some(result(0)), ..Outcome::default() });
+    assert_eq!(world.answers(A), ["result 0"], "reads go on");
+    assert_eq!(database.reserve(WriterId(9), &database.pin(View::Head)), Err(Refusal::Veto(Veto::Full)));
     world.sync();
     for _ in 0..20 {
         world.pass(Duration::from_secs(1));

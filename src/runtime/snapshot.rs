@@ -58,8 +58,8 @@ pub fn write(
         configuration_index: job.configuration_index,
         configuration: job.configuration.encode(),
     };
-    let _ = compress;
+
     let databases: Vec<Pinned> =
         job.databases.into_iter().map(|(name, version)| Pinned { name, version }).collect();
-    write_snapshot(&mut disk, &header, &databases).map_err(|error| error.to_string())
+    write_snapshot(&mut disk, &header, &databases, compress).map_err(|error| error.to_string())
 }
