@@ -10,6 +10,7 @@
 
 mod control;
 mod main_file;
+mod overlay;
 mod raw;
 mod register;
 mod temp;

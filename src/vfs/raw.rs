@@ -269,9 +269,11 @@ unsafe fn pragma(file: &mut MainFile, arguments: *mut *mut c_char) -> c_int {
     let Some([out, name, value]) = (unsafe { arguments.cast::<[*mut c_char; 3]>().as_mut() }) else {
         return ffi::SQLITE_NOTFOUND;
     };
-    // SAFETY: both are null or C strings that live during the call.
-    let [name, value] = [*name, *value]
-        .map(|text| if text.is_null() { None } else { Some(unsafe { CStr::from_ptr(text) }.to_bytes()) });
+    let bytes = |text: *mut c_char| {
+        // SAFETY: the text is null or a C string that lives during the call.
+        (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_bytes())
+    };
+    let (name, value) = (bytes(*name), bytes(*value));
     let Some(name) = name else { return ffi::SQLITE_NOTFOUND };
     let (text, code) = match file.pragma(name, value) {
         Answer::NotOurs => return ffi::SQLITE_NOTFOUND,

@@ -256,3 +256,23 @@ pub fn image(db: &Database, view: View) -> Vec<u8> {
     }
     all
 }
+
+pub const TABLE: &str = "CREATE TABLE t(a INTEGER PRIMARY KEY, b TEXT)";
+
+/// Runs a check with pages copied and with pages fetched.
+pub fn both(check: impl Fn(bool)) {
+    [false, true].into_iter().for_each(check);
+}
+
+pub fn table(fetch: bool) -> (Arc<Database>, Arc<Database>, Sql) {
+    let (db, follower) = (database(), database());
+    let sql = Sql::open(&db, fetch);
+    sql.run(TABLE);
+    sql.run("INSERT INTO t VALUES (1, 'one'), (2, 'two')");
+    commit(&db, &follower).unwrap();
+    (db, follower, sql)
+}
+
+pub fn count(sql: &Sql) -> String {
+    sql.run("SELECT count(*) FROM t")
+}

@@ -7,162 +7,11 @@ use std::sync::Arc;
 
 use libsqlite3_sys as ffi;
 
-use super::harness::{PAGE_SIZE, commit, database, image};
+use super::file::{File, P, SIZE, vfs};
+use super::harness::{commit, database, image};
 use crate::base::PageNo;
-use crate::pages::{Database, Veto, View, WriterId, page1};
-use crate::vfs::{Control, VFS_NAME, register, with_binding};
-
-const P: i64 = PAGE_SIZE as i64;
-const SIZE: usize = PAGE_SIZE as usize;
-
-fn vfs() -> *mut ffi::sqlite3_vfs {
-    register().unwrap();
-    // SAFETY: the name is a C string.
-    let vfs = unsafe { ffi::sqlite3_vfs_find(VFS_NAME.as_ptr()) };
-    assert!(!vfs.is_null());
-    vfs
-}
-
-/// A file opened through the VFS, with its memory.
-struct File {
-    memory: Vec<u64>,
-    control: Arc<Control>,
-}
-
-impl File {
-    fn main(db: &Arc<Database>, who: u64) -> Self {
-        let control = Control::new(Arc::clone(db), WriterId(who));
-        control.set_view(View::Head);
-        with_binding(Arc::clone(&control), |_, _| Self::open(&control, ffi::SQLITE_OPEN_MAIN_DB)).unwrap()
-    }
-
-    fn open(control: &Arc<Control>, flags: c_int) -> Result<Self, c_int> {
-        let vfs = vfs();
-        // SAFETY: the VFS is registered forever; the memory has the size that it asks for.
-        unsafe {
-            let words = usize::try_from((*vfs).szOsFile).unwrap().div_ceil(8);
-            let mut file = Self { memory: vec![u64::MAX; words], control: Arc::clone(control) };
-            let mut out_flags = 0;
-            let code = (*vfs).xOpen.unwrap()(vfs, c"x".as_ptr(), file.raw(), flags, &mut out_flags);
-            if code != 0 {
-                assert!((*file.raw()).pMethods.is_null(), "SQLite would close it");
-                file.memory.clear();
-                return Err(code);
-            }
-            assert_eq!(out_flags, flags);
-            Ok(file)
-        }
-    }
-
-    fn raw(&mut self) -> *mut ffi::sqlite3_file {
-        self.memory.as_mut_ptr().cast()
-    }
-
-    fn methods(&mut self) -> &'static ffi::sqlite3_io_methods {
-        // SAFETY: the file is open; its methods are static.
-        unsafe { &*(*self.raw()).pMethods }
-    }
-
-    fn read(&mut self, offset: i64, len: usize) -> (c_int, Vec<u8>) {
-        let mut out = vec![0xee; len];
-        let amount = c_int::try_from(len).unwrap();
-        let method = self.methods().xRead.unwrap();
-        // SAFETY: the file is open, the buffer is as long as said.
-        let code = unsafe { method(self.raw(), out.as_mut_ptr().cast(), amount, offset) };
-        (code, out)
-    }
-
-    fn write(&mut self, offset: i64, bytes: &[u8]) -> c_int {
-        let method = self.methods().xWrite.unwrap();
-        let amount = c_int::try_from(bytes.len()).unwrap();
-        // SAFETY: the file is open, the bytes are as long as said.
-        unsafe { method(self.raw(), bytes.as_ptr().cast(), amount, offset) }
-    }
-
-    fn lock(&mut self, level: c_int) -> c_int {
-        let method = self.methods().xLock.unwrap();
-        // SAFETY: the file is open.
-        unsafe { method(self.raw(), level) }
-    }
-
-    fn unlock(&mut self, level: c_int) -> c_int {
-        let method = self.methods().xUnlock.unwrap();
-        // SAFETY: the file is open.
-        unsafe { method(self.raw(), level) }
-    }
-
-    fn truncate(&mut self, size: i64) -> c_int {
-        let method = self.methods().xTruncate.unwrap();
-        // SAFETY: the file is open.
-        unsafe { method(self.raw(), size) }
-    }
-
-    fn pages(&mut self) -> i64 {
-        let (method, mut size) = (self.methods().xFileSize.unwrap(), -1);
-        // SAFETY: the file is open, the place is ours.
-        assert_eq!(unsafe { method(self.raw(), &mut size) }, 0);
-        assert_eq!(size % P, 0);
-        size / P
-    }
-
-    fn control<T>(&mut self, op: c_int, argument: *mut T) -> c_int {
-        let method = self.methods().xFileControl.unwrap();
-        // SAFETY: the file is open; each operation gets the argument that it is defined with.
-        unsafe { method(self.raw(), op, argument.cast()) }
-    }
-
-    fn sync(&mut self) -> c_int {
-        self.control::<c_void>(ffi::SQLITE_FCNTL_SYNC, null_mut())
-    }
-
-    fn commit(&mut self) -> c_int {
-        self.control::<c_void>(ffi::SQLITE_FCNTL_COMMIT_PHASETWO, null_mut())
-    }
-
-    fn fetch(&mut self, offset: i64, len: c_int) -> Option<&[u8]> {
-        let (method, mut out) = (self.methods().xFetch.unwrap(), null_mut());
-        // SAFETY: the file is open, the place is ours; what is lent lives while the file is borrowed.
-        unsafe {
-            assert_eq!(method(self.raw(), offset, len, &mut out), 0);
-            (!out.is_null()).then(|| std::slice::from_raw_parts(out.cast(), usize::try_from(len).unwrap()))
-        }
-    }
-
-    fn unfetch(&mut self, page: *mut c_void) {
-        let method = self.methods().xUnfetch.unwrap();
-        // SAFETY: the file is open.
-        assert_eq!(unsafe { method(self.raw(), 0, page) }, 0);
-    }
-
-    /// Begins to write, as a transaction does.
-    fn begin(&mut self) {
-        assert_eq!((self.lock(ffi::SQLITE_LOCK_SHARED), self.lock(ffi::SQLITE_LOCK_RESERVED)), (0, 0));
-    }
-
-    /// Writes whole pages with these bytes and commits.
-    fn transaction(&mut self, pages: &[(i64, u8)]) {
-        self.begin();
-        let (_, mut first) = self.read(0, SIZE);
-        let counter = page1::counter(&first) + 1;
-        first[24..28].copy_from_slice(&counter.to_be_bytes());
-        assert_eq!(self.lock(ffi::SQLITE_LOCK_EXCLUSIVE), 0);
-        assert_eq!(self.write(0, &first), 0);
-        for (no, byte) in pages {
-            assert_eq!(self.write((no - 1) * P, &[*byte; SIZE]), 0);
-        }
-        assert_eq!((self.sync(), self.commit(), self.unlock(0)), (0, 0, 0));
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        if !self.memory.is_empty() {
-            let method = self.methods().xClose.unwrap();
-            // SAFETY: the file is open; a second close finds nothing.
-            unsafe { assert_eq!((method(self.raw()), method(self.raw())), (0, 0)) };
-        }
-    }
-}
+use crate::pages::{Veto, View, WriterId};
+use crate::vfs::{Control, with_binding};
 
 fn shared(file: &mut File) {
     assert_eq!(file.lock(ffi::SQLITE_LOCK_SHARED), 0);
@@ -358,17 +207,19 @@ fn a_fetched_page_stays_as_it_is_until_the_lock_is_given_up() {
     b.unfetch(pointer.cast_mut().cast());
     b.unfetch(null_mut());
     b.unlock(0);
-    // A writer sees its own pages, and what it was lent before its commit stays.
+    // A writer sees its own pages, and what it was lent before its commit stays until it gives up the lock.
     shared(&mut a);
-    let own = a.fetch(P, c_int::try_from(SIZE).unwrap()).unwrap().as_ptr();
+    let own = Arc::downgrade(&db.pin(View::Head).page(PageNo(2)).unwrap().shared());
+    assert_eq!(a.fetch(P, 1), Some(&[19][..]));
     assert_eq!(a.lock(ffi::SQLITE_LOCK_RESERVED), 0);
     assert_eq!(a.fetch(P, 10), None, "reads go through the write set");
     a.write(P, &[77; SIZE]);
     assert_eq!((a.sync(), a.commit(), a.unlock(ffi::SQLITE_LOCK_SHARED)), (0, 0, 0));
-    b.transaction(&[(2, 78)]);
-    // SAFETY: as above.
-    assert_eq!(unsafe { std::slice::from_raw_parts(own, len) }, [19; SIZE]);
+    db.commit_to(db.head_seq());
     assert_eq!(a.fetch(P, 1), Some(&[77][..]));
+    assert!(own.upgrade().is_some(), "lent, though no version has it any more");
+    a.unlock(0);
+    assert!(own.upgrade().is_none());
 }
 
 #[test]
