@@ -54,7 +54,7 @@ const MODULES: &[(&str, &[&str])] = &[
 const CRATES: &[(&str, &[&str])] = &[
     ("crc", &["base"]),
     ("crossbeam_channel", &["runtime"]),
-    ("getrandom", &["sqlite", "runtime", "admin"]),
+    ("getrandom", &["vfs", "sqlite", "runtime", "admin"]),
     ("libc", &["ffi", "vfs", "sqlite"]),
     ("libsqlite3_sys", &["vfs", "sqlite"]),
     ("lz4_flex", &["format"]),

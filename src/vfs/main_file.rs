@@ -327,7 +327,9 @@ impl MainFile {
         let Some(pin) = self.pin.as_ref().filter(|_| self.slot) else { return };
         let pin = Arc::clone(pin);
         let (database, who) = (self.control.database(), self.control.who());
-        if self.deletes {
+        // With other changes in the transaction the deletion is ignored, as C does.
+        let unchanged = self.writes.as_ref().is_none_or(|w| w.pages.is_empty() && w.n_pages == pin.n_pages());
+        if self.deletes && unchanged {
             // The pin stays: SQLite's cache holds the old content until the lock is given up.
             let version = database.publish_delete(who, pin);
             self.control.note_published(version.seq());
@@ -358,10 +360,11 @@ impl MainFile {
         let is = |other: &[u8]| value.is_none() && name.eq_ignore_ascii_case(other);
         if is(b"journal_mode") {
             Answer::Row(c"wal")
-        } else if is(b"wal_autocheckpoint") {
-            Answer::Row(c"1000")
         } else if is(b"delete_database") {
-            if self.slot {
+            if self.writes.is_some() {
+                // Only a transaction that is larger than the cache gets here with something written.
+                Answer::Error(c"PRAGMA delete_database must be the only statement run in the transaction.")
+            } else if self.slot {
                 self.deletes = true;
                 Answer::Done
             } else {

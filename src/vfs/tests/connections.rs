@@ -15,7 +15,10 @@ fn a_database_that_is_deleted_is_empty_for_every_connection_and_node() {
         assert_eq!(sql.message(), text);
         sql.run("BEGIN IMMEDIATE; PRAGMA delete_database; ROLLBACK");
         assert_eq!(count(&sql), "2");
-        sql.run("BEGIN IMMEDIATE; INSERT INTO t VALUES (9, 'ignored'); PRAGMA delete_database; COMMIT");
+        sql.run("BEGIN IMMEDIATE; INSERT INTO t VALUES (9, 'kept'); PRAGMA delete_database; COMMIT");
+        commit(&db, &follower).unwrap();
+        assert_eq!(count(&sql), "3", "other changes win");
+        sql.run("BEGIN IMMEDIATE; PRAGMA delete_database; COMMIT");
         let group = commit(&db, &follower).unwrap();
         assert_eq!(group.pages.len(), 1);
         for one in [&sql, &other, &Sql::open(&follower, fetch)] {
