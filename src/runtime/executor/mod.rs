@@ -87,8 +87,7 @@ impl SqlConn {
     pub fn open(database: &Arc<Database>, who: u64) -> Result<Self, SqlError> {
         let control = Control::new(Arc::clone(database), WriterId(who));
         let conn = Conn::open(&control, &ConnOptions::default())?;
-        // What opening read is nobody's answer.
-        let _ = (control.read_seq(), control.last_published(), control.refusal());
+        let _nobodys_answer = (control.read_seq(), control.last_published(), control.refusal());
         Ok(Self { conn, control, kept: BTreeMap::new(), job: None, published: None, read: None })
     }
 

@@ -85,7 +85,7 @@ impl SqlConn {
         let newest = self.conn.in_transaction() || self.writes(id) || self.published.is_some();
         self.control.set_view(if newest { View::Head } else { View::Committed });
         for _ in 0..=REPINS_MAX {
-            let _ = self.control.refusal();
+            let _an_earlier_one = self.control.refusal();
             let error = match self.conn.step(id) {
                 Ok(step) => return Ok(step),
                 Err(error) => error,
@@ -147,13 +147,15 @@ impl SqlConn {
         if !self.conn.in_transaction() {
             return outcome;
         }
-        let undone = match &outcome {
-            Err(Halt::Failed(failure)) if *failure == failure::ROWS_IN_EXEC => {
-                self.run_own("ROLLBACK TO dqlite_exec")
+        if matches!(&outcome, Err(Halt::Failed(failure)) if *failure == failure::ROWS_IN_EXEC) {
+            if own_transaction {
+                // Not to the savepoint: the commit that follows would write the pages, though they are as before.
+                self.roll_back();
+                return outcome;
             }
-            _ => Ok(()),
-        };
-        let released = undone.and_then(|()| self.run_own("RELEASE dqlite_exec"));
+            self.run_own("ROLLBACK TO dqlite_exec").map_err(failed)?;
+        }
+        let released = self.run_own("RELEASE dqlite_exec");
         if released.is_err() && own_transaction {
             // The commit was refused: nothing of it may stay.
             self.roll_back();
