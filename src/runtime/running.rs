@@ -104,8 +104,8 @@ impl RunningNode {
     /// The directory is in use or cannot be loaded, or the socket cannot listen. Nothing is modified then,
     /// except what loading repairs.
     pub fn start(options: NodeOptions, listener: Listener) -> Result<Self, StartError> {
-        let lock = DirectoryLock::take(&options.directory)
-            .map_err(|error| StartError::new(format!("couldn't lock the raft directory: {error}")))?;
+        let lock =
+            DirectoryLock::take(&options.directory).map_err(|error| StartError::new(error.to_string()))?;
         let mut directory =
             RealDisk::open(&options.directory).map_err(|error| StartError::new(error.to_string()))?;
         let bootstrapped = loader::bootstrap(&mut directory, options.id, &options.address)

@@ -56,7 +56,7 @@ fn pages_come_back_raw_and_compressed() {
         n_pages: 3,
         pages: vec![page(1, 3).into(), page(2, 3).into(), page(3, 3).into()],
     };
-    assert_eq!(decode(&payload).unwrap(), [expected.clone()]);
+    assert_eq!(decode(&payload).unwrap(), std::slice::from_ref(&expected));
     let mut frame = Vec::new();
     lz4::compress(payload.as_slice(), payload.len() as u64, &mut frame).unwrap();
     assert_eq!(decode(&frame).unwrap(), [expected]);
