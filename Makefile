@@ -120,12 +120,10 @@ ffi-test: all
 	@if [ -x ffi-tests/run ]; then ffi-tests/run '$(DIST)'; fi
 
 go-test: all
-	@if [ ! -x go-dqlite-compat/run ]; then :; \
-	elif command -v go >/dev/null; then go-dqlite-compat/run; \
-	else echo 'make: no go here: the go-dqlite suites are left out'; fi
+	@go-dqlite-compat/run '$(DIST)'
 
 bench: all
-	@if [ -x benches/run ]; then benches/run; else $(CARGO) bench --locked; fi
+	@benches/compare '$(DIST)' sid
 
 demo: all
 	demo/run
