@@ -149,11 +149,12 @@ impl Core {
         client.rolled_back = false;
         client.writers.clear();
         let waits = std::mem::replace(&mut client.wait, Wait::Nothing);
-        if let (Wait::Slot(_), Some(slot)) = (waits, client.database) {
+        if let Some(state) = client.database.and_then(|slot| self.databases.get_mut(slot)) {
             // It waits no more; what it holds, it holds until it is closed.
-            if let Some(state) = self.databases.get_mut(slot) {
+            if matches!(waits, Wait::Slot(_)) {
                 state.queue.handle_withdrawn(conn, now);
             }
+            state.queue.handle_closing(conn);
         }
         self.effects.push_back(Effect::CloseSql { conn });
     }
