@@ -111,13 +111,13 @@ clippy:
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 
 doc:
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --lib --document-private-items
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --lib
 
 test: shared
 	DQLITE_LIBRARY='$(abspath $(DIST)/$(REALNAME))' $(CARGO) test --locked
 
 ffi-test: all
-	@if [ -x ffi-tests/run ]; then ffi-tests/run '$(DIST)'; fi
+	ffi-tests/run
 
 go-test: all
 	@go-dqlite-compat/run '$(DIST)'

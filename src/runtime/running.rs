@@ -165,6 +165,11 @@ impl RunningNode {
         Ok(Self { mailbox, threads: Mutex::new(vec![disk_thread, loop_thread]) })
     }
 
+    /// Moves the node to another failure domain, which whoever describes it is told from now on.
+    pub fn set_failure_domain(&self, code: u64) {
+        self.mailbox.post(Message::FailureDomain(code));
+    }
+
     /// Stops serving, finishes the files and waits for the threads. 0, or 1 when a thread had failed.
     pub fn stop(&self) -> i32 {
         self.mailbox.post(Message::Stop);
