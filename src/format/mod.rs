@@ -6,6 +6,7 @@
 pub mod lz4;
 pub mod metadata;
 pub mod names;
+pub mod recovery;
 pub mod segment;
 pub mod snapshot;
 

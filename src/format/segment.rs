@@ -4,7 +4,7 @@
 use super::{Class, FormatError};
 use crate::base::crc::checksum;
 use crate::base::limits::BATCH_ENTRIES_MAX;
-use crate::base::{Entry, EntryKind, Index, Reader, Term};
+use crate::base::{Entry, EntryKind, Reader, Term};
 
 /// What every segment begins with: the format word.
 pub const SEGMENT_HEADER: [u8; 8] = 1u64.to_le_bytes();
@@ -53,6 +53,20 @@ pub struct Segment<'a> {
     pub format_good: bool,
 }
 
+impl Default for Segment<'_> {
+    fn default() -> Self {
+        Self {
+            batches: Vec::new(),
+            entries: Vec::new(),
+            used: 0,
+            end: Ok(()),
+            blank: false,
+            tail_zero: false,
+            format_good: false,
+        }
+    }
+}
+
 /// The size of a batch of these entries on disk.
 #[must_use]
 pub fn batch_bytes(entries: &[Entry]) -> u64 {
@@ -96,16 +110,8 @@ pub fn encode_batch(entries: &[Entry], out: &mut Vec<u8>) {
 /// Reads a segment up to its end or its first defect. The text of the defect is C's without the file's name.
 #[must_use]
 pub fn decode(bytes: &[u8]) -> Segment<'_> {
-    let mut segment = Segment {
-        batches: Vec::new(),
-        entries: Vec::new(),
-        used: 0,
-        end: Ok(()),
-        blank: bytes.iter().all(|&byte| byte == 0),
-        tail_zero: false,
-        format_good: false,
-    };
-    segment.tail_zero = segment.blank;
+    let blank = all_zero(bytes);
+    let mut segment = Segment { blank, tail_zero: blank, ..Segment::default() };
     if bytes.is_empty() {
         segment.end = Err(FormatError::new(Class::Corrupt, "file is empty"));
         return segment;
@@ -130,7 +136,7 @@ pub fn decode(bytes: &[u8]) -> Segment<'_> {
             let place = format!("entries batch {number} starting at byte {}", segment.used);
             let separator = if error.text.is_empty() { "" } else { ": " };
             segment.end = Err(error.within(separator).within(&place));
-            segment.tail_zero = rest.iter().all(|&byte| byte == 0);
+            segment.tail_zero = all_zero(rest);
             return segment;
         }
         if reader.is_empty() {
@@ -138,6 +144,12 @@ pub fn decode(bytes: &[u8]) -> Segment<'_> {
             return segment;
         }
     }
+}
+
+/// Compares blocks: a preallocated segment is 8 MiB of zeros.
+fn all_zero(bytes: &[u8]) -> bool {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    bytes.chunks(ZEROS.len()).all(|block| ZEROS.starts_with(block))
 }
 
 fn short(field: &str, found: usize, wanted: u64) -> FormatError {
@@ -225,25 +237,28 @@ fn decode_headers(headers: &[u8]) -> Result<(Vec<EntryHeader>, u64), FormatError
     Ok((found, total))
 }
 
-/// Reads the closed segment `name`, which must hold `first` to `last` and not a byte more.
+/// Whether a good batch follows the one at `at`, whose data is not what its checksum says: then the file is
+/// damaged in its middle, or one write of several batches was torn.
 #[must_use]
-pub fn decode_closed<'a>(name: &str, first: Index, last: Index, bytes: &'a [u8]) -> Segment<'a> {
-    let mut segment = decode(bytes);
-    let (found, expected) = (segment.entries.len() as u64, last.0.wrapping_sub(first.0).wrapping_add(1));
-    if segment.end.is_ok() && found != expected {
-        let text = format!("found {found} entries (expected {expected})");
-        segment.end = Err(FormatError::new(Class::Corrupt, text));
-    }
-    segment.end = segment.end.map_err(|error| error.within(&format!("load closed segment {name}: ")));
-    segment
+pub fn good_batch_after(bytes: &[u8], at: u64) -> bool {
+    let Some(rest) = usize::try_from(at).ok().and_then(|at| bytes.get(at..)) else { return false };
+    let mut reader = Reader::new(rest);
+    let after = skip_batch(&mut reader);
+    after.is_some() && decode_batch(&mut reader, &mut Segment::default()).is_ok()
 }
 
-/// Reads the open segment `name`: whatever ends it is in `end`, the preallocated zeros included.
-#[must_use]
-pub fn decode_open<'a>(name: &str, bytes: &'a [u8]) -> Segment<'a> {
-    let mut segment = decode(bytes);
-    segment.end = segment.end.map_err(|error| error.within(&format!("load open segment {name}: ")));
-    segment
+/// Passes over a batch whose headers at least are good.
+fn skip_batch(reader: &mut Reader<'_>) -> Option<()> {
+    let header_crc = reader.u32("").ok()?;
+    reader.u32("").ok()?;
+    let covered = reader.rest();
+    let count = reader.u64("").ok().filter(|count| (1..=BATCH_ENTRIES_MAX).contains(count))?;
+    let headers = take(reader, "header", ENTRY_HEADER_BYTES * count).ok()?;
+    if checksum(0, covered.get(..8 + headers.len())?) != header_crc {
+        return None;
+    }
+    let (_, total) = decode_headers(headers).ok()?;
+    take(reader, "data", total).ok().map(drop)
 }
 
 #[cfg(test)]

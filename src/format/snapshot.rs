@@ -123,10 +123,29 @@ pub fn decode_data(mut data: impl Read, len: u64) -> Result<Vec<SnapshotDatabase
     if !compressed {
         return payload::decode(whole, len);
     }
-    let mut frame = lz4::FrameReader::open(whole).map_err(failed)?;
+    let frame = lz4::FrameReader::open(whole).map_err(failed)?;
     let content_size = frame.content_size();
-    let databases = payload::decode(&mut frame, content_size)?;
+    let mut frame = Noting { inner: frame, failed: None };
+    let databases = payload::decode(&mut frame, content_size);
     // To the end of the frame: only there its checksum is looked at.
-    std::io::copy(&mut frame, &mut std::io::sink()).map_err(failed)?;
-    Ok(databases)
+    let end = std::io::copy(&mut frame, &mut std::io::sink());
+    // What is wrong with the frame makes its content wrong too, and says more.
+    match frame.failed {
+        Some(text) => Err(FormatError::new(Class::Io, text)),
+        None => databases.and_then(|databases| end.map(|_| databases).map_err(failed)),
+    }
+}
+
+/// Keeps the text of the first error.
+struct Noting<R> {
+    inner: R,
+    failed: Option<String>,
+}
+
+impl<R: Read> Read for Noting<R> {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        self.inner.read(buf).inspect_err(|error| {
+            self.failed.get_or_insert_with(|| error.to_string());
+        })
+    }
 }

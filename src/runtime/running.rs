@@ -18,7 +18,7 @@ use super::settings::Settings;
 use super::shell::{LISTEN, Message, Shell, Sockets, WAKE};
 use super::sql_pool::SqlPool;
 use super::threads;
-use crate::base::{Index, NodeId, Prng, Term};
+use crate::base::{Index, NodeId, PageNo, Prng, Term};
 use crate::consensus::{self, SnapshotMeta};
 use crate::disk::DirectoryLock;
 use crate::disk::real::RealDisk;
@@ -104,18 +104,14 @@ impl RunningNode {
     /// The directory is in use or cannot be loaded, or the socket cannot listen. Nothing is modified then,
     /// except what loading repairs.
     pub fn start(options: NodeOptions, listener: Listener) -> Result<Self, StartError> {
-        let lock =
-            DirectoryLock::take(&options.directory).map_err(|error| StartError::new(error.to_string()))?;
+        let lock = DirectoryLock::take(&options.directory)
+            .map_err(|error| StartError::new(format!("couldn't lock the raft directory: {error}")))?;
         let mut directory =
             RealDisk::open(&options.directory).map_err(|error| StartError::new(error.to_string()))?;
         let bootstrapped = loader::bootstrap(&mut directory, options.id, &options.address)
             .map_err(|error| StartError::new(format!("raft_bootstrap(): {error}")))?;
-        let load = LoadOptions {
-            auto_recovery: options.auto_recovery,
-            compression: options.compression,
-            id: options.id,
-            wall_ns: clock::wall_ns(),
-        };
+        let load =
+            LoadOptions { auto_recovery: options.auto_recovery, id: options.id, wall_ns: clock::wall_ns() };
         let loaded = loader::load(&mut directory, &load)
             .map_err(|error| StartError::new(format!("raft_start(): {error}")))?;
         loaded.notes.iter().for_each(|note| log::warn!("{note}"));
@@ -163,11 +159,6 @@ impl RunningNode {
             drop(lock);
         })?;
         Ok(Self { mailbox, threads: Mutex::new(vec![disk_thread, loop_thread]) })
-    }
-
-    /// Moves the node to another failure domain, which whoever describes it is told from now on.
-    pub fn set_failure_domain(&self, code: u64) {
-        self.mailbox.post(Message::FailureDomain(code));
     }
 
     /// Stops serving, finishes the files and waits for the threads. 0, or 1 when a thread had failed.
@@ -246,7 +237,7 @@ fn restored(loaded: Loaded, bootstrapped_now: bool) -> Result<Restored, String> 
         });
         for found in snapshot.databases {
             let name = String::from_utf8_lossy(&found.name).into_owned();
-            let pages = found.pages.into_iter().map(|(number, page)| (number, Page::from_slice(&page)));
+            let pages = (1..).map(PageNo).zip(found.pages.into_iter().map(Page::from));
             let database = Database::from_snapshot(&found.name, found.page_size, pages, found.n_pages)
                 .map_err(|error| format!("snapshot at {}: database '{name}': {error}", snapshot.index))?;
             databases.push(database);

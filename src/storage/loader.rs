@@ -1,150 +1,280 @@
-//! Interim loader.
-#![allow(missing_docs, clippy::too_many_lines)]
-use crate::base::*;
-use crate::codec::membership::{Configuration, Server};
+//! What a start does with a data directory: read everything, decide, then repair and close what is left of the
+//! run before. A refusal leaves the directory as it was.
+//!
+//! Entries are held in memory, each payload in bytes of its own.
+
+mod bootstrap;
+mod read;
+mod repair;
+
+use std::fmt;
+
+use crate::base::{Entry, EntryKind, Index, NodeId, Term};
+use crate::codec::membership::Configuration;
 use crate::disk::Disk;
-use crate::format::names::FileName;
-use crate::format::{metadata, names, segment};
-use std::sync::Arc;
+use crate::format::metadata::Metadata;
+use crate::format::recovery::{self, Listing, Log, LogPlan, Settings, SnapshotFiles};
+use crate::format::snapshot::SnapshotDatabase;
+use crate::format::{Class, FormatError};
+
+pub use bootstrap::{bootstrap, check, prepare};
+
+/// What to do with a directory that cannot be repaired.
+const ADVICE: &str =
+    "restore the file, or remove this node from the cluster, empty its directory and add it again";
+
+/// How to start.
+#[derive(Clone, Copy, Debug)]
 pub struct LoadOptions {
+    /// Whether to start although entries are missing that a segment's name promises.
     pub auto_recovery: bool,
-    pub compression: bool,
+    /// This node.
     pub id: NodeId,
+    /// The wall clock, for the names of files that are put aside.
     pub wall_ns: u64,
 }
+
+/// The snapshot to start from.
+#[derive(Clone, Debug)]
 pub struct LoadedSnapshot {
+    /// The term of the entry at `index`.
     pub term: Term,
+    /// The last entry in it.
     pub index: Index,
+    /// The configuration that was committed then.
     pub configuration: Configuration,
+    /// The index of that configuration.
     pub configuration_index: Index,
+    /// The time in its name: it breaks ties and means nothing.
     pub time: u64,
+    /// All databases, page by page.
     pub databases: Vec<SnapshotDatabase>,
 }
-pub struct SnapshotDatabase {
-    pub name: Vec<u8>,
-    pub page_size: u32,
-    pub n_pages: u32,
-    pub pages: Vec<(PageNo, Vec<u8>)>,
-}
+
+/// A node's state as the directory has it.
+#[derive(Clone, Debug)]
 pub struct Loaded {
+    /// The current term: never below that of any entry or the snapshot.
     pub term: Term,
+    /// The vote in that term; 0 when there is none.
     pub voted_for: NodeId,
+    /// The version of the newest metadata file; 0 when there is none.
     pub metadata_version: u64,
+    /// Where the state begins.
     pub snapshot: Option<LoadedSnapshot>,
+    /// The index of the first of `entries`; of the next entry when there is none. May lie before the
+    /// snapshot's index: those entries are for followers that lag and must not be applied again.
     pub first_index: Index,
+    /// The log.
     pub entries: Vec<Entry>,
+    /// The last index of log and snapshot; 0 when both are empty.
     pub last_index: Index,
+    /// The term of the entry there.
     pub last_term: Term,
+    /// The newest configuration of log and snapshot; without servers when there is none.
     pub configuration: Configuration,
+    /// Its index; 0 when there is none.
     pub configuration_index: Index,
+    /// Whether it is known to be committed.
     pub configuration_committed: bool,
+    /// The closed segments that hold `entries`.
     pub closed_segments: Vec<(Index, Index)>,
+    /// The highest time in the name of any snapshot; a new one needs a higher.
     pub newest_snapshot_time: u64,
+    /// What was repaired, for the log.
     pub notes: Vec<String>,
 }
-fn meta<D: Disk>(disk: &mut D) -> Option<metadata::Metadata> {
-    let a = disk.read_all("metadata1").ok().and_then(|b| metadata::decode("metadata1", &b).ok().flatten());
-    let b = disk.read_all("metadata2").ok().and_then(|b| metadata::decode("metadata2", &b).ok().flatten());
-    metadata::newer(a, b).ok().flatten()
+
+/// Why a start is refused. Shows C's text first, without `raft_start(): ` or `raft_init(): `.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadError {
+    text: String,
 }
-pub fn load<D: Disk>(disk: &mut D, _options: &LoadOptions) -> Result<Loaded, String> {
-    let m = meta(disk);
-    let mut closed = Vec::new();
-    let mut open = Vec::new();
-    for (name, _) in disk.list().map_err(|e| e.to_string())? {
-        match FileName::parse(&name) {
-            FileName::Closed(f, l) => closed.push((f, l, name)),
-            FileName::Open(n) => open.push((n, name)),
-            _ => {}
-        }
+
+impl LoadError {
+    fn new(text: impl fmt::Display) -> Self {
+        Self { text: format!("io: {text}") }
     }
-    closed.sort();
-    open.sort();
-    let mut entries = Vec::new();
-    let mut next = Index(1);
-    let mut segs = Vec::new();
-    let mut add = |seg: &segment::Segment<'_>, next: &mut Index| {
-        for e in &seg.entries {
-            entries.push(Entry {
-                index: *next,
-                term: e.term,
-                kind: e.kind,
-                payload: Payload::from_parts(vec![Arc::from(e.payload)]),
-            });
-            *next = next.next();
-        }
-    };
-    for (f, l, name) in &closed {
-        let b = disk.read_all(name).map_err(|e| e.to_string())?;
-        let s = segment::decode_closed(name, *f, *l, &b);
-        add(&s, &mut next);
-        segs.push((*f, *l));
+
+    fn disk(operation: &str, name: &str, error: &std::io::Error) -> Self {
+        Self::new(format_args!("{operation} {name}: {error}"))
     }
-    for (_, name) in &open {
-        let b = disk.read_all(name).map_err(|e| e.to_string())?;
-        let s = segment::decode_open(name, &b);
-        let first = next;
-        add(&s, &mut next);
-        if next == first {
-            disk.unlink(name).map_err(|e| e.to_string())?;
-        } else {
-            let last = next.prev();
-            let mut file = disk.open(name).map_err(|e| e.to_string())?;
-            disk.set_len(&mut file, s.used).map_err(|e| e.to_string())?;
-            disk.sync(&mut file).map_err(|e| e.to_string())?;
-            disk.rename(name, &names::closed_name(first, last)).map_err(|e| e.to_string())?;
-            segs.push((first, last));
-        }
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
     }
-    disk.sync_dir().map_err(|e| e.to_string())?;
-    let mut configuration = Configuration::default();
-    let mut ci = Index(0);
-    for e in &entries {
-        if e.kind == EntryKind::Change {
-            configuration = Configuration::decode(&e.payload.contiguous()).map_err(|e| e.to_string())?;
-            ci = e.index;
-        }
+}
+
+impl std::error::Error for LoadError {}
+
+impl From<FormatError> for LoadError {
+    fn from(error: FormatError) -> Self {
+        Self::new(format_args!("{error}; {ADVICE}"))
     }
-    let last_term = entries.last().map_or(Term(0), |e| e.term);
+}
+
+/// Reads the directory, repairs what can be repaired, closes the open segments.
+///
+/// # Errors
+/// Why this node cannot start with this directory, which is unchanged then unless the disk failed.
+pub fn load<D: Disk>(disk: &mut D, options: &LoadOptions) -> Result<Loaded, LoadError> {
+    let files = disk.list().map_err(|error| LoadError::disk("list", "the directory", &error))?;
+    let listing = Listing::new(&files);
+    let metadata = read::metadata(disk, &files)?;
+    let log = read::log(disk, &listing)?;
+    let settings =
+        Settings { auto_recovery: options.auto_recovery, aside_ns: options.wall_ns.max(listing.aside_ns) };
+    let Start { snapshot, mut plan, damaged } = choose(disk, &listing, &log, settings)?;
+    let (configuration, configuration_index) = effective_configuration(snapshot.as_ref(), &plan)?;
+    let snapshot_index = snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.index);
+    let stored = checked_metadata(metadata, options.id, &configuration, &plan, snapshot_index)?;
+
+    let terms = plan.entries.iter().map(|entry| entry.term);
+    let highest = terms.chain(snapshot.as_ref().map(|snapshot| snapshot.term)).max().unwrap_or_default();
+    let raised = Metadata { version: stored.version.saturating_add(1), term: highest, voted_for: NodeId(0) };
+    let current = if highest > stored.term { raised } else { stored };
+
+    repair::put_snapshots_aside(&damaged, settings, &mut plan);
+    repair::carry_out(disk, &listing, &files, &plan.steps)?;
+    if current != stored {
+        plan.notes.push(format!("term raised from {} to that of the log, {highest}", stored.term));
+        // Before anybody acts in that term: else a crash forgets a vote given in it.
+        repair::store_metadata(disk, &current)?;
+    }
+
+    let last = plan.entries.last().map(|entry| entry.term);
     Ok(Loaded {
-        term: m.map_or(Term(0), |m| m.term),
-        voted_for: m.map_or(NodeId(0), |m| m.voted_for),
-        metadata_version: m.map_or(0, |m| m.version),
-        snapshot: None,
-        first_index: Index(1),
-        last_index: next.prev(),
-        last_term,
+        term: current.term,
+        voted_for: current.voted_for,
+        metadata_version: current.version,
+        first_index: plan.first_index,
+        last_index: plan.last_index(),
+        last_term: last.or(snapshot.as_ref().map(|snapshot| snapshot.term)).unwrap_or_default(),
+        configuration_committed: configuration_index <= snapshot_index.max(Index(1)),
         configuration,
-        configuration_index: ci,
-        configuration_committed: ci.0 == 1,
-        closed_segments: segs,
-        newest_snapshot_time: 0,
-        notes: Vec::new(),
-        entries,
+        configuration_index,
+        closed_segments: plan.closed,
+        newest_snapshot_time: listing.newest_time,
+        notes: plan.notes,
+        entries: plan.entries,
+        snapshot,
     })
 }
-pub fn bootstrap<D: Disk>(disk: &mut D, id: NodeId, address: &str) -> Result<bool, String> {
-    if meta(disk).is_some() || !crate::base::ids::BOOTSTRAP_IDS.contains(&id) {
-        return Ok(false);
+
+/// What a start can begin with.
+struct Start {
+    snapshot: Option<LoadedSnapshot>,
+    plan: LogPlan,
+    /// Newer snapshots that cannot be read.
+    damaged: Vec<(SnapshotFiles, FormatError)>,
+}
+
+/// The newest snapshot from which the log goes on; older ones count when all that newer ones promise is in the
+/// log. C tries the newest only.
+fn choose<D: Disk>(
+    disk: &mut D,
+    listing: &Listing,
+    log: &Log,
+    settings: Settings,
+) -> Result<Start, LoadError> {
+    let mut damaged: Vec<(SnapshotFiles, FormatError)> = Vec::new();
+    let mut refused: Option<FormatError> = None;
+    let mut reach = Index(0);
+    for candidate in listing.snapshots.iter().map(Some).chain([None]) {
+        if candidate.is_none_or(|files| files.size > 0) {
+            let found = recovery::plan_log(log, candidate, reach, settings).and_then(|plan| {
+                let snapshot = candidate.map(|files| read::snapshot(disk, files)).transpose();
+                snapshot.map(|snapshot| (plan, snapshot)).inspect_err(|error| {
+                    damaged.extend(candidate.map(|files| (files.clone(), error.clone())));
+                })
+            });
+            match (found, &mut refused) {
+                (Ok((plan, snapshot)), _) => {
+                    let start = Start { snapshot, plan, damaged };
+                    return Ok(prefer_higher(disk, listing, log, settings, start));
+                }
+                (Err(error), None) => refused = Some(error),
+                (Err(error), Some(refused)) => refused.text.push_str(&format!("; without it: {error}")),
+            }
+        }
+        // All that a snapshot covers was acknowledged, whether it can be read or not.
+        reach = reach.max(candidate.map_or(Index(0), |files| files.name.index));
     }
-    let e = |e: std::io::Error| e.to_string();
-    let m = metadata::Metadata { version: 1, term: Term(1), voted_for: NodeId(0) };
-    let mut f = disk.create("metadata1").map_err(e)?;
-    disk.write_at(&mut f, 0, &m.encode()).map_err(e)?;
-    disk.sync(&mut f).map_err(e)?;
-    let c = Configuration { servers: vec![Server { id, address: address.to_owned(), role: Role::Voter }] };
-    let entry = Entry {
-        index: Index(1),
-        term: Term(1),
-        kind: EntryKind::Change,
-        payload: Payload::from_bytes(&c.encode()),
+    let mut refused = refused.unwrap_or_else(|| FormatError::new(Class::Corrupt, "no snapshot, no log"));
+    if !listing.orphans.is_empty() {
+        let orphans = listing.orphans.join(", ");
+        refused.text.push_str(&format!("; {orphans}: only one of the two files of a snapshot found"));
+    }
+    Err(refused.into())
+}
+
+/// C's order puts the term before the index, so an entry of an older term behind one of a newer (left by
+/// `dqlite_node_recover`) makes a newer snapshot count as an older one. The log tells.
+fn prefer_higher<D: Disk>(
+    disk: &mut D,
+    listing: &Listing,
+    log: &Log,
+    settings: Settings,
+    start: Start,
+) -> Start {
+    let index = start.snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.index);
+    let borne_out = |files: &&SnapshotFiles| {
+        let same = start.plan.entry(files.name.index).is_some_and(|entry| entry.term == files.name.term);
+        files.size > 0
+            && files.name.index > index
+            && same
+            && !start.damaged.iter().any(|(bad, _)| bad == *files)
     };
-    let mut out = segment::SEGMENT_HEADER.to_vec();
-    segment::encode_batch(&[entry], &mut out);
-    let mut f = disk.create("tmp-x").map_err(e)?;
-    disk.write_at(&mut f, 0, &out).map_err(e)?;
-    disk.sync(&mut f).map_err(e)?;
-    disk.rename("tmp-x", &names::closed_name(Index(1), Index(1))).map_err(e)?;
-    disk.sync_dir().map_err(e)?;
-    Ok(true)
+    let better = listing.snapshots.iter().filter(borne_out).max_by_key(|files| files.name.index);
+    let Some(files) = better else { return start };
+    let plan = recovery::plan_log(log, Some(files), Index(0), settings);
+    match (plan, read::snapshot(disk, files)) {
+        (Ok(plan), Ok(snapshot)) => Start { snapshot: Some(snapshot), plan, damaged: start.damaged },
+        _ => start,
+    }
+}
+
+fn effective_configuration(
+    snapshot: Option<&LoadedSnapshot>,
+    plan: &LogPlan,
+) -> Result<(Configuration, Index), LoadError> {
+    let (configuration, index) = snapshot.map_or((Configuration::default(), Index(0)), |snapshot| {
+        (snapshot.configuration.clone(), snapshot.configuration_index)
+    });
+    let newest = plan.entries.iter().rev().find(|entry| entry.kind == EntryKind::Change);
+    let Some(entry) = newest.filter(|entry| entry.index > index) else {
+        return Ok((configuration, index));
+    };
+    let found = Configuration::decode(&entry.payload.contiguous());
+    let found =
+        found.map_err(|error| LoadError::new(format_args!("entry {}: {error}; {ADVICE}", entry.index)))?;
+    Ok((found, entry.index))
+}
+
+/// The metadata to go on with. Without any, a vote may be forgotten: that is harmless only where no other
+/// node's vote counts, or where no vote was ever asked for.
+fn checked_metadata(
+    found: Option<Metadata>,
+    id: NodeId,
+    configuration: &Configuration,
+    plan: &LogPlan,
+    snapshot_index: Index,
+) -> Result<Metadata, LoadError> {
+    let none = Metadata { version: 0, term: Term(0), voted_for: NodeId(0) };
+    let last = plan.last_index();
+    if let Some(found) = found {
+        return Ok(found);
+    }
+    let only_voter = configuration.voters().all(|server| server.id == id) && configuration.get(id).is_some();
+    let entry_one_alone = snapshot_index == Index(0) && last == Index(1);
+    if last == Index(0) || only_voter || entry_one_alone {
+        return Ok(none);
+    }
+    let voters = configuration.voters().count();
+    Err(LoadError::new(format_args!(
+        "neither metadata1 nor metadata2 is there, but a log up to index {last} of a cluster with {voters} \
+         voters: a vote of this node may be forgotten; {ADVICE}"
+    )))
 }

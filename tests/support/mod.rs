@@ -4,5 +4,6 @@
 #![allow(clippy::disallowed_methods, reason = "reads the transcripts of the package")]
 
 pub mod client;
+pub mod datadir;
 pub mod node;
 pub mod transcript;

@@ -15,7 +15,6 @@ pub struct TestNode {
     node: Option<RunningNode>,
     address: String,
     directory: TempDir,
-    options: NodeOptions,
 }
 
 impl TestNode {
@@ -31,17 +30,18 @@ impl TestNode {
         let address = listener.ip_address().unwrap().to_string();
         let mut options = options(directory.path(), &address);
         change(&mut options);
-        let node = RunningNode::start(options.clone(), listener).unwrap();
-        Self { node: Some(node), address, directory, options }
+        let node = RunningNode::start(options, listener).unwrap();
+        Self { node: Some(node), address, directory }
     }
 
-    /// Stops the node and starts it again on its directory, at the same address and with the same options.
+    /// Stops the node and starts it again on its directory, at the same address.
     pub fn restart(&mut self) {
         if let Some(node) = self.node.take() {
             assert_eq!(node.stop(), 0);
         }
         let listener = Listener::bind(self.address.as_bytes()).unwrap();
-        self.node = Some(RunningNode::start(self.options.clone(), listener).unwrap());
+        let options = options(self.directory.path(), &self.address);
+        self.node = Some(RunningNode::start(options, listener).unwrap());
     }
 
     /// Where clients find it.
