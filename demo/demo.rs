@@ -2,9 +2,10 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    clippy::disallowed_methods,
-    reason = "a demonstration stops at the first failure"
+    clippy::indexing_slicing,
+    reason = "stops at the first failure"
 )]
+#![allow(clippy::disallowed_methods, reason = "a program of its own")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -8,7 +8,6 @@ As a command:  library.py NAME libdir|cflags|libs|version
 """
 import glob
 import os
-import shutil
 import subprocess
 import sys
 
@@ -32,6 +31,14 @@ def find_libdir(prefix):
         if os.path.exists(f"{place}/libdqlite.so.0"):
             return os.path.realpath(place)
     sys.exit(f"no libdqlite.so.0 in {' '.join(places)}")
+
+
+def link(target, path):
+    """Makes `path` a link to `target`; several programs may do so at once."""
+    if not os.path.islink(path) or os.readlink(path) != target:
+        mine = f"{path}.{os.getpid()}"
+        os.symlink(target, mine)
+        os.replace(mine, path)
 
 
 class Library:
@@ -65,20 +72,14 @@ class Library:
 
     def stage(self, build):
         """A folder with nothing but the header and the libraries to link with: a whole release's /usr would bring its libc along."""
-        stage = os.path.join(build, "stage", os.path.basename(self.name.rstrip("/")) or "library")
-        shutil.rmtree(stage, ignore_errors=True)
-        os.makedirs(f"{stage}/include")
-        os.makedirs(f"{stage}/lib")
+        stage = os.path.join(build, "stage", self.prefix.strip("/").replace("/", "_"))
+        os.makedirs(f"{stage}/include", exist_ok=True)
+        os.makedirs(f"{stage}/lib", exist_ok=True)
         # A bare folder of libraries is this project's own build.
         headers = f"{self.prefix}/include" if os.path.exists(f"{self.prefix}/include/dqlite.h") else f"{ROOT}/include"
-        for header in ("dqlite.h", "raft.h", "raft"):
-            if os.path.exists(f"{headers}/{header}"):
-                os.symlink(f"{headers}/{header}", f"{stage}/include/{header}")
-        for lib in ("libdqlite.so", "libdqlite.so.0", "libraft.so", "libraft.so.2"):
-            if os.path.exists(f"{self.libdir}/{lib}"):
-                os.symlink(os.path.realpath(f"{self.libdir}/{lib}"), f"{stage}/lib/{lib}")
-        if not os.path.exists(f"{stage}/lib/libdqlite.so"):
-            os.symlink(self.file, f"{stage}/lib/libdqlite.so")
+        link(f"{headers}/dqlite.h", f"{stage}/include/dqlite.h")
+        for name in ("libdqlite.so", "libdqlite.so.0"):
+            link(self.file, f"{stage}/lib/{name}")
         return stage
 
     def flags(self, build):

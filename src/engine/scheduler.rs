@@ -128,6 +128,13 @@ impl WriteQueue {
         self.holder = if idle { Holder::Transaction(conn, Some(now)) } else { Holder::Running(conn) };
     }
 
+    /// `conn` is being closed: what it holds will be free in a moment, so it turns nobody away any more.
+    pub fn handle_closing(&mut self, conn: ConnId) {
+        if matches!(self.holder, Holder::Transaction(owner, _) if owner == conn) {
+            self.holder = Holder::Running(conn);
+        }
+    }
+
     /// `conn` is gone, or its request was withdrawn: it neither waits nor holds any more.
     pub fn handle_gone(&mut self, conn: ConnId) {
         self.waiting.retain(|&(waiter, _)| waiter != conn);
@@ -302,6 +309,21 @@ mod tests {
         assert_eq!(drain(&mut queue), [SlotEffect::Busy(B)]);
         queue.handle_request(C, Time(2));
         assert_eq!(drain(&mut queue), [SlotEffect::Busy(C)]);
+    }
+
+    #[test]
+    fn a_transaction_whose_connection_is_being_closed_turns_nobody_away() {
+        let mut queue = queue(0);
+        queue.handle_request(A, Time(0));
+        queue.handle_done(A, true, Time(1));
+        queue.handle_closing(B);
+        queue.handle_request(B, Time(2));
+        assert_eq!(drain(&mut queue), [SlotEffect::Grant(A), SlotEffect::Busy(B)]);
+        queue.handle_closing(A);
+        queue.handle_request(B, Time(3));
+        assert_eq!(drain(&mut queue), []);
+        queue.handle_gone(A);
+        assert_eq!(drain(&mut queue), [SlotEffect::Grant(B)]);
     }
 
     #[test]

@@ -3,5 +3,11 @@
 //!
 //! The doc comments of exported items are written for readers of the header: they become its comments.
 
+pub mod config;
 pub mod errors;
 pub mod guard;
+pub mod handle;
+pub mod node;
+pub mod recover;
+pub mod server;
+pub mod version;

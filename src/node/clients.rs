@@ -11,30 +11,30 @@ use super::core::Core;
 use super::effect::Effect;
 use crate::base::Time;
 use crate::codec::client::{Failure, failure};
-use crate::engine::jobs::{Outcome, Progress, SqlRequest, text_looks_like_write};
-use crate::engine::{ConnId, Hold, Slot, SlotEffect};
+use crate::engine::jobs::SqlRequest;
+use crate::engine::{ConnId, Slot};
 use crate::session::{Reply, Session, SessionEvent, Sql};
 
 /// One client.
 pub(super) struct Client {
     pub(super) session: Session,
     pub(super) database: Option<Slot>,
-    sql: Place,
-    wait: Wait,
+    pub(super) sql: Place,
+    pub(super) wait: Wait,
     /// Kept statements that are likely to write.
-    writers: BTreeMap<u32, bool>,
+    pub(super) writers: BTreeMap<u32, bool>,
     /// The statement being prepared.
-    preparing: Option<u32>,
+    pub(super) preparing: Option<u32>,
     /// A transaction of this client was rolled back because it idled; its next statement says so.
-    rolled_back: bool,
+    pub(super) rolled_back: bool,
     /// Leadership went while a statement ran: its result is void.
-    void: bool,
-    gone: bool,
+    pub(super) void: bool,
+    pub(super) gone: bool,
 }
 
 /// Where the client's SQLite connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+pub(super) enum Place {
     None,
     Opening,
     Idle,
@@ -79,14 +79,6 @@ impl Client {
             gone: false,
         }
     }
-}
-
-/// What an idle transaction's client is told.
-fn idled_too_long() -> Failure {
-    Failure::new(
-        failure::LOCKED.code,
-        "database is locked: this connection's transaction idled while others waited to write, and was rolled back",
-    )
 }
 
 impl Core {
@@ -151,17 +143,18 @@ impl Core {
     }
 
     /// Rolls back and closes the client's idle SQLite connection.
-    fn close_sql(&mut self, conn: ConnId, now: Time) {
+    pub(super) fn close_sql(&mut self, conn: ConnId, now: Time) {
         let Some(client) = self.clients.get_mut(&conn) else { return };
         client.sql = Place::Closing;
         client.rolled_back = false;
         client.writers.clear();
         let waits = std::mem::replace(&mut client.wait, Wait::Nothing);
-        if let (Wait::Slot(_), Some(slot)) = (waits, client.database) {
+        if let Some(state) = client.database.and_then(|slot| self.databases.get_mut(slot)) {
             // It waits no more; what it holds, it holds until it is closed.
-            if let Some(state) = self.databases.get_mut(slot) {
+            if matches!(waits, Wait::Slot(_)) {
                 state.queue.handle_withdrawn(conn, now);
             }
+            state.queue.handle_closing(conn);
         }
         self.effects.push_back(Effect::CloseSql { conn });
     }
@@ -218,94 +211,6 @@ impl Core {
             self.serve(conn, now);
         }
         self.settle(now);
-    }
-
-    /// A request on the client's connection ended or paused.
-    pub fn handle_sql_ran(&mut self, conn: ConnId, progress: Progress, now: Time) {
-        let Some(client) = self.clients.get_mut(&conn) else { return };
-        client.sql = Place::Idle;
-        let Some(slot) = client.database else { return };
-        let answered = !matches!(client.wait, Wait::Internal);
-        let void = std::mem::take(&mut client.void);
-        if client.gone || void {
-            let gone = client.gone;
-            self.close_sql(conn, now);
-            if !gone && answered {
-                self.fail(conn, &failure::LEADERSHIP_LOST, now);
-            }
-            return self.settle(now);
-        }
-        match progress {
-            Progress::NeedsSlot => {
-                client.wait = Wait::Slot(None);
-                self.queue_again(conn, slot, now);
-            }
-            Progress::Batch { messages, read_seq } => {
-                client.wait = Wait::Held(Reply::RowsPart(messages));
-                self.hold_or_send(conn, slot, read_seq, now);
-            }
-            Progress::Done(outcome) => self.finish(conn, slot, outcome, now),
-        }
-        self.settle(now);
-    }
-
-    /// The slot was not to be had: whoever has it is the queue's holder now, and `conn` waits.
-    fn queue_again(&mut self, conn: ConnId, slot: Slot, now: Time) {
-        let is_idle = |owner: ConnId| self.clients.get(&owner).is_none_or(|client| client.sql != Place::Busy);
-        let Some(state) = self.databases.get(slot) else { return };
-        let taken = state.database.slot_holder().map(|owner| ConnId(owner.0)).filter(|owner| *owner != conn);
-        let taken = taken.map(|owner| (owner, is_idle(owner)));
-        let Some(state) = self.databases.get_mut(slot) else { return };
-        match taken {
-            Some((owner, idle)) => state.queue.handle_taken(owner, idle, now),
-            None => state.queue.handle_done(conn, false, now),
-        }
-        state.queue.handle_request(conn, now);
-    }
-
-    fn finish(&mut self, conn: ConnId, slot: Slot, outcome: Outcome, now: Time) {
-        if let Some(state) = self.databases.get_mut(slot) {
-            state.queue.handle_done(conn, outcome.holds_slot, now);
-            state.pause_or_resume();
-        }
-        let Some(client) = self.clients.get_mut(&conn) else { return };
-        if let (Some(stmt), Some(writes)) = (client.preparing.take(), outcome.prepared_writes) {
-            client.writers.insert(stmt, writes);
-        }
-        match outcome.reply {
-            Some(reply) => {
-                client.wait = Wait::Held(reply);
-                self.hold_or_send(conn, slot, outcome.published.max(outcome.read_seq), now);
-            }
-            None => {
-                client.wait = Wait::Nothing;
-                self.serve(conn, now);
-            }
-        }
-    }
-
-    fn hold_or_send(&mut self, conn: ConnId, slot: Slot, seq: Option<u64>, now: Time) {
-        match seq.map_or(Hold::Committed, |seq| self.databases.hold(slot, seq, conn)) {
-            Hold::Committed => self.send_held(conn, now),
-            Hold::Held => {}
-            // It was finished while the disk ran full.
-            Hold::Discarded => self.fail_held(conn, now),
-        }
-    }
-
-    /// Sends the answer that was held for its version.
-    pub(super) fn send_held(&mut self, conn: ConnId, now: Time) {
-        let Some(client) = self.clients.get_mut(&conn) else { return };
-        match std::mem::replace(&mut client.wait, Wait::Nothing) {
-            Wait::Held(Reply::RowsPart(messages)) => {
-                client.wait = Wait::Written;
-                client.session.handle_reply(Reply::RowsPart(messages));
-                self.effects.push_back(Effect::Flush { conn });
-                self.serve(conn, now);
-            }
-            Wait::Held(reply) => self.reply(conn, reply, now),
-            other => client.wait = other,
-        }
     }
 
     /// Answers the request in hand and goes on with the next.
@@ -368,133 +273,6 @@ impl Core {
     pub(super) fn wait_for_leadership(&mut self, conn: ConnId, wait: Wait) {
         if let Some(client) = self.clients.get_mut(&conn) {
             client.wait = wait;
-        }
-    }
-
-    fn resume(&mut self, conn: ConnId) {
-        let Some(client) = self.clients.get_mut(&conn) else { return };
-        client.wait = Wait::Running;
-        client.sql = Place::Busy;
-        self.effects.push_back(Effect::ResumeSql { conn });
-    }
-
-    fn start_internal(&mut self, conn: ConnId, request: SqlRequest) {
-        let Some(client) = self.clients.get_mut(&conn) else { return };
-        client.wait = Wait::Internal;
-        client.sql = Place::Busy;
-        self.effects.push_back(Effect::RunSql { conn, request });
-    }
-
-    fn interrupt(&mut self, conn: ConnId, now: Time) {
-        let Some(client) = self.clients.get_mut(&conn) else { return };
-        match client.wait {
-            Wait::Running => self.effects.push_back(Effect::InterruptSql { conn }),
-            Wait::Slot(_) => {
-                if let Some(state) = client.database.and_then(|slot| self.databases.get_mut(slot)) {
-                    state.queue.handle_withdrawn(conn, now);
-                }
-                self.fail(conn, &failure::INTERRUPTED, now);
-            }
-            // Too late, or about to be answered by itself.
-            Wait::Nothing
-            | Wait::Opening(_)
-            | Wait::Request(_)
-            | Wait::Node(_)
-            | Wait::Internal
-            | Wait::Held(_)
-            | Wait::Written => {}
-        }
-    }
-
-    fn run_sql(&mut self, conn: ConnId, sql: Sql, now: Time) {
-        let Some(client) = self.clients.get_mut(&conn) else { return };
-        let Some(slot) = client.database.filter(|_| client.sql == Place::Idle) else {
-            return self.fail(conn, &failure::NO_DATABASE, now);
-        };
-        if std::mem::take(&mut client.rolled_back) {
-            return self.fail(conn, &idled_too_long(), now);
-        }
-        let writes = match &sql {
-            Sql::Exec { stmt, .. } | Sql::Query { stmt, .. } => {
-                client.writers.get(stmt).copied().unwrap_or(false)
-            }
-            Sql::ExecSql { sql, .. } | Sql::QuerySql { sql, .. } => text_looks_like_write(sql),
-            Sql::Prepare { stmt, .. } => {
-                client.preparing = Some(*stmt);
-                false
-            }
-            Sql::Finalize { .. } => false,
-        };
-        let Some(state) = self.databases.get_mut(slot) else { return };
-        let request = SqlRequest::Client(sql);
-        if writes {
-            client.wait = Wait::Slot(Some(request));
-            state.queue.handle_request(conn, now);
-        } else {
-            state.queue.handle_activity(conn);
-            client.wait = Wait::Running;
-            client.sql = Place::Busy;
-            self.effects.push_back(Effect::RunSql { conn, request });
-        }
-    }
-
-    /// Acts on what the queues of writers decided.
-    pub(super) fn run_queues(&mut self, now: Time) -> bool {
-        let mut acted = false;
-        while let Some((slot, effect)) = self.databases.poll_effect() {
-            match effect {
-                SlotEffect::Grant(conn) => self.granted(conn, slot, now),
-                SlotEffect::Busy(conn) => {
-                    let waits = |client: &Client| matches!(client.wait, Wait::Slot(_));
-                    if self.clients.get(&conn).is_some_and(waits) {
-                        self.fail(conn, &failure::LOCKED, now);
-                    }
-                }
-                SlotEffect::RollBack(conn) => self.roll_back_idle(conn),
-            }
-            acted = true;
-        }
-        acted
-    }
-
-    /// The version that the client's answer waited for will never be: there is no room for it.
-    pub(super) fn fail_held(&mut self, conn: ConnId, now: Time) {
-        if self.clients.get(&conn).is_some_and(|client| matches!(client.wait, Wait::Held(_))) {
-            self.fail(conn, &Failure::new(13, "database or disk is full"), now);
-        }
-    }
-
-    fn granted(&mut self, conn: ConnId, slot: Slot, now: Time) {
-        let wait =
-            self.clients.get_mut(&conn).map(|client| std::mem::replace(&mut client.wait, Wait::Nothing));
-        match wait {
-            Some(Wait::Slot(request)) => {
-                if let Some(client) = self.clients.get_mut(&conn) {
-                    client.wait = Wait::Running;
-                    client.sql = Place::Busy;
-                }
-                self.effects.push_back(match request {
-                    Some(request) => Effect::RunSql { conn, request },
-                    None => Effect::ResumeSql { conn },
-                });
-            }
-            other => {
-                if let (Some(client), Some(wait)) = (self.clients.get_mut(&conn), other) {
-                    client.wait = wait;
-                }
-                if let Some(state) = self.databases.get_mut(slot) {
-                    state.queue.handle_done(conn, false, now);
-                }
-            }
-        }
-    }
-
-    fn roll_back_idle(&mut self, conn: ConnId) {
-        let Some(client) = self.clients.get_mut(&conn) else { return };
-        if client.sql == Place::Idle && matches!(client.wait, Wait::Nothing) {
-            log::warn!("a transaction idled while others waited to write: rolled back");
-            client.rolled_back = true;
-            self.start_internal(conn, SqlRequest::Rollback);
         }
     }
 

@@ -120,6 +120,11 @@ impl Core {
         Ok(core)
     }
 
+    /// Sets what describe tells from now on.
+    pub fn set_failure_domain(&mut self, code: u64) {
+        self.config.failure_domain = code;
+    }
+
     /// What to do now, if anything.
     pub fn poll_effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()

@@ -6,6 +6,7 @@ pub mod core;
 pub mod effect;
 mod requests;
 pub mod snapshots;
+mod statements;
 #[cfg(test)]
 mod tests;
 

@@ -7,8 +7,8 @@ use std::str::FromStr;
 /// The port of an address that names none.
 pub const DEFAULT_PORT: u16 = 8080;
 
-/// The longest name of an abstract socket, in bytes: with one more the C library cannot read it back.
-pub const ABSTRACT_NAME_BYTES_MAX: usize = 106;
+/// The longest name of an abstract socket, in bytes: what the system's address has room for.
+pub const ABSTRACT_NAME_BYTES_MAX: usize = 107;
 
 /// Where to bind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub fn parse_bind(text: &[u8]) -> Result<BindAddress, AddressError> {
     match text.strip_prefix(b"@") {
         Some([]) => Ok(BindAddress::Autobind),
         Some(name) if name.len() <= ABSTRACT_NAME_BYTES_MAX => Ok(BindAddress::Abstract(name.to_vec())),
-        Some(name) => Err(AddressError::new("an abstract name of at most 106 bytes", name)),
+        Some(name) => Err(AddressError::new("an abstract name of at most 107 bytes", name)),
         None => parse_ip(text).map(BindAddress::Ip),
     }
 }
@@ -205,9 +205,9 @@ mod tests {
     }
 
     #[test]
-    fn an_abstract_name_has_at_most_106_bytes() {
-        assert_eq!(parsed(&format!("@{}", "n".repeat(106))), format!("abstract {}", "n".repeat(106)));
-        assert_eq!(parsed(&format!("@{}", "n".repeat(107))), "refused");
+    fn an_abstract_name_has_at_most_107_bytes() {
+        assert_eq!(parsed(&format!("@{}", "n".repeat(107))), format!("abstract {}", "n".repeat(107)));
+        assert_eq!(parsed(&format!("@{}", "n".repeat(108))), "refused");
     }
 
     #[test]

@@ -183,6 +183,13 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_abstract_name_is_read_back_whole() {
+        let mut name = format!("@dqlite-{}-", std::process::id());
+        name.push_str(&"n".repeat(108 - name.len()));
+        assert_eq!(reported(&Listener::bind(name.as_bytes()).unwrap()), name);
+    }
+
+    #[test]
     fn two_sockets_may_bind_a_port_but_only_one_listens() {
         let first = Listener::bind(b"127.0.0.1:0").unwrap();
         let address = first.ip_address().unwrap().to_string();

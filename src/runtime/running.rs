@@ -104,8 +104,8 @@ impl RunningNode {
     /// The directory is in use or cannot be loaded, or the socket cannot listen. Nothing is modified then,
     /// except what loading repairs.
     pub fn start(options: NodeOptions, listener: Listener) -> Result<Self, StartError> {
-        let lock = DirectoryLock::take(&options.directory)
-            .map_err(|error| StartError::new(format!("couldn't lock the raft directory: {error}")))?;
+        let lock =
+            DirectoryLock::take(&options.directory).map_err(|error| StartError::new(error.to_string()))?;
         let mut directory =
             RealDisk::open(&options.directory).map_err(|error| StartError::new(error.to_string()))?;
         let bootstrapped = loader::bootstrap(&mut directory, options.id, &options.address)
@@ -159,6 +159,11 @@ impl RunningNode {
             drop(lock);
         })?;
         Ok(Self { mailbox, threads: Mutex::new(vec![disk_thread, loop_thread]) })
+    }
+
+    /// Moves the node to another failure domain, which whoever describes it is told from now on.
+    pub fn set_failure_domain(&self, code: u64) {
+        self.mailbox.post(Message::FailureDomain(code));
     }
 
     /// Stops serving, finishes the files and waits for the threads. 0, or 1 when a thread had failed.

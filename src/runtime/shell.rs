@@ -44,6 +44,8 @@ pub enum Message {
     Disk(DiskDone),
     /// From a snapshot thread: the finished files and how many entries before it stay.
     Snapshot(Result<(FinishedSnapshot, u64), String>),
+    /// The program moved the node to another failure domain.
+    FailureDomain(u64),
     /// From `stop`.
     Stop,
 }
@@ -287,6 +289,7 @@ impl Shell {
                 self.to_disk(DiskWork::Install { snapshot, trailing });
             }
             Message::Snapshot(Err(text)) => self.core.handle_snapshot(Err(text), now),
+            Message::FailureDomain(code) => self.core.set_failure_domain(code),
             Message::Stop => {
                 cancelled.store(true, Ordering::Release);
                 self.begin_stop(now);

@@ -192,7 +192,17 @@ impl Conn {
     /// The name of a result column.
     #[must_use]
     pub fn column_name(&self, id: StmtId, column: usize) -> Vec<u8> {
-        self.column_text(id, column, ffi::sqlite3_column_name).unwrap_or_default()
+        let name = self.column_text(id, column, ffi::sqlite3_column_name).unwrap_or_default();
+        // SQLite names the column of a PRAGMA that a VFS answers after the answer; our VFS answers only this one.
+        if name == JOURNAL_MODE && self.is_pragma(id) { b"journal_mode".to_vec() } else { name }
+    }
+
+    fn is_pragma(&self, id: StmtId) -> bool {
+        let _guard = threads::enter();
+        let Some(raw) = self.raw(id) else { return false };
+        // SAFETY: the statement is live, so it has its text, which stays where it is until it is finalized.
+        let text = unsafe { CStr::from_ptr(ffi::sqlite3_sql(raw)) };
+        first_word(text.to_bytes()).eq_ignore_ascii_case(b"PRAGMA")
     }
 
     /// The declared type of the table column that a result column shows, if it is one.
@@ -332,6 +342,29 @@ impl Conn {
     }
 }
 
+/// What our VFS answers to `PRAGMA journal_mode`.
+const JOURNAL_MODE: &[u8] = b"wal";
+
+/// The first word of a text, behind blanks, comments and semicolons.
+fn first_word(mut text: &[u8]) -> &[u8] {
+    loop {
+        let after = |text: &[u8], end: &[u8]| {
+            let found = text.windows(end.len()).position(|part| part == end);
+            found.map_or(text.len(), |at| at.saturating_add(end.len()))
+        };
+        let skipped = match text {
+            [b';', ..] => 1,
+            [byte, ..] if byte.is_ascii_whitespace() => 1,
+            [b'-', b'-', ..] => after(text, b"\n"),
+            [b'/', b'*', inside @ ..] => after(inside, b"*/").saturating_add(2),
+            _ => break,
+        };
+        text = text.get(skipped..).unwrap_or_default();
+    }
+    let end = text.iter().position(|byte| !byte.is_ascii_alphabetic()).unwrap_or(text.len());
+    text.get(..end).unwrap_or_default()
+}
+
 /// `SQLITE_UTF8` in the type that the call wants.
 const UTF8: u8 = 1;
 
@@ -352,5 +385,20 @@ unsafe fn bytes<'a>(start: *const u8, length: c_int) -> &'a [u8] {
         // SAFETY: the caller's contract.
         Ok(length) if length > 0 && !start.is_null() => unsafe { slice::from_raw_parts(start, length) },
         _ => &[],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first_word;
+
+    #[test]
+    fn the_first_word_stands_behind_blanks_and_comments() {
+        for text in ["pragma x", " ;\t\npragma", "-- a\npragma.x", "/* a */ /**/pragma(", "/* -- */pragma"] {
+            assert_eq!(first_word(text.as_bytes()), b"pragma", "{text}");
+        }
+        for text in ["", " ", "-- pragma", "/* pragma", "(pragma)", "/", "--"] {
+            assert_eq!(first_word(text.as_bytes()), b"", "{text}");
+        }
     }
 }

@@ -15,6 +15,7 @@ pub struct TestNode {
     node: Option<RunningNode>,
     address: String,
     directory: TempDir,
+    options: NodeOptions,
 }
 
 impl TestNode {
@@ -30,18 +31,17 @@ impl TestNode {
         let address = listener.ip_address().unwrap().to_string();
         let mut options = options(directory.path(), &address);
         change(&mut options);
-        let node = RunningNode::start(options, listener).unwrap();
-        Self { node: Some(node), address, directory }
+        let node = RunningNode::start(options.clone(), listener).unwrap();
+        Self { node: Some(node), address, directory, options }
     }
 
-    /// Stops the node and starts it again on its directory, at the same address.
+    /// Stops the node and starts it again on its directory, at the same address and with the same options.
     pub fn restart(&mut self) {
         if let Some(node) = self.node.take() {
             assert_eq!(node.stop(), 0);
         }
         let listener = Listener::bind(self.address.as_bytes()).unwrap();
-        let options = options(self.directory.path(), &self.address);
-        self.node = Some(RunningNode::start(options, listener).unwrap());
+        self.node = Some(RunningNode::start(self.options.clone(), listener).unwrap());
     }
 
     /// Where clients find it.

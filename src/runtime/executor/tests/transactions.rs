@@ -274,6 +274,18 @@ fn pragmas_answer_as_if_there_were_a_write_ahead_log() {
     assert_eq!(value("PRAGMA page_size"), Value::Integer(4096));
     assert_eq!(value("PRAGMA synchronous"), Value::Integer(0));
     assert_eq!(value("PRAGMA foreign_keys"), Value::Integer(1));
+    for sql in
+        ["PRAGMA journal_mode", " /* x */ pragma main.journal_mode", "SELECT * FROM pragma_journal_mode"]
+    {
+        let outcome = done(start(&mut conn, query_sql(sql, &[])));
+        let (names, rows, _) = messages(&outcome).remove(0);
+        assert_eq!(
+            (names, rows),
+            (vec!["journal_mode".to_owned()], vec![vec![(3, Value::Text(b"wal".to_vec()))]])
+        );
+    }
+    let outcome = done(start(&mut conn, query_sql("SELECT 1 AS wal", &[])));
+    assert_eq!(messages(&outcome)[0].0, ["wal"]);
     let list = query(&mut conn, "PRAGMA database_list");
     assert_eq!(list[0][2].1, Value::Text(b"test".to_vec()));
     assert_eq!(refused(&mut conn, "PRAGMA journal_mode=WAL"), (23, "not authorized".to_owned()));

@@ -1,0 +1,128 @@
+//! Operations on a node that does not run.
+#![expect(unsafe_code, reason = "exported symbols, and pointers that C hands in")]
+
+use std::ffi::{c_char, c_int};
+use std::ptr::with_exposed_provenance;
+
+use super::errors::{MISUSE, NOMEM};
+use super::guard::bytes;
+use super::handle::{dqlite_node, dqlite_node_info, dqlite_node_info_ext, with_node};
+use crate::admin::member::{Member, role_from_api};
+use crate::admin::{Code, Failure};
+use crate::base::{NodeId, Role};
+
+/// The size of the struct in its first release: the stride of every array, and the least that `size` may say.
+const INFO_BYTES: u64 = size_of::<dqlite_node_info_ext>() as u64;
+
+/// More than any future release will add; a larger `size` is a mistake.
+const INFO_BYTES_MAX: u64 = 4096;
+
+/// Make the given servers the members of the cluster, all of them voters. See dqlite_node_recover_ext().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dqlite_node_recover(
+    n: *mut dqlite_node,
+    infos: *mut dqlite_node_info,
+    n_info: c_int,
+) -> c_int {
+    if !n.is_null() && n_info < 0 {
+        // What the C library says to an array of that size.
+        return NOMEM;
+    }
+    // SAFETY: the caller passes an array of `n_info` servers whose addresses are strings or null.
+    let read = |index| unsafe {
+        let info = &*infos.add(index);
+        Some(Member { id: NodeId(info.id), address: bytes(info.address)?.to_vec(), role: Role::Voter })
+    };
+    // SAFETY: the caller passes null or a live handle.
+    unsafe { recover(n, infos.is_null(), n_info, read) }
+}
+
+/// Make the given servers the members of the cluster, for when too many nodes are lost for ever to have a majority.
+///
+/// Stop all nodes first. Call this once, on the node with the newest log, see dqlite_node_describe_last_entry();
+/// then copy its data directory over those of the other nodes in the list. The list replaces the old members
+/// altogether. After this, make new nodes and start them.
+///
+/// The size of each struct must be set. Returns DQLITE_MISUSE for a list that is empty, names an id or an address
+/// twice, or holds an id of 0, a NULL address or a wrong size, and then changes nothing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dqlite_node_recover_ext(
+    n: *mut dqlite_node,
+    infos: *mut dqlite_node_info_ext,
+    n_info: c_int,
+) -> c_int {
+    let read = |index| {
+        // SAFETY: the caller passes an array of `n_info` servers, each 32 bytes after the last one, whose addresses
+        // are strings or null; where `size` says more, there is as much memory.
+        unsafe {
+            let info = infos.add(index);
+            if !is_understood(info) {
+                return None;
+            }
+            let info = &*info;
+            let address = with_exposed_provenance::<c_char>(usize::try_from(info.address).ok()?);
+            let role = role_from_api(info.dqlite_role);
+            Some(Member { id: NodeId(info.id), address: bytes(address)?.to_vec(), role })
+        }
+    };
+    // SAFETY: the caller passes null or a live handle.
+    unsafe { recover(n, infos.is_null(), n_info, read) }
+}
+
+/// Whether a struct, perhaps of a later release, says nothing beyond what this one knows: what follows is zero.
+///
+/// # Safety
+/// `info` points to as many bytes as its `size` says, and to 32 at least.
+unsafe fn is_understood(info: *const dqlite_node_info_ext) -> bool {
+    // SAFETY: at least 32 bytes, of which the size is the first word.
+    let size = unsafe { (*info).size };
+    if !(INFO_BYTES..=INFO_BYTES_MAX).contains(&size) || size % 8 != 0 {
+        return false;
+    }
+    let words = usize::try_from(size / 8).unwrap_or(0);
+    // SAFETY: as many words as the size says.
+    (size_of::<dqlite_node_info_ext>() / 8..words).all(|word| unsafe { *info.cast::<u64>().add(word) } == 0)
+}
+
+/// # Safety
+/// As [`with_node`]; and `read` may be called for every index below `n_info` unless `no_list`.
+unsafe fn recover(
+    n: *mut dqlite_node,
+    no_list: bool,
+    n_info: c_int,
+    read: impl Fn(usize) -> Option<Member>,
+) -> c_int {
+    // SAFETY: the caller's contract is the same.
+    unsafe {
+        with_node(n, |node, _| {
+            let count = usize::try_from(n_info).unwrap_or(0);
+            let members: Option<Vec<Member>> = if no_list { None } else { (0..count).map(read).collect() };
+            node.recover(members.ok_or(Failure::silent(Code::Misuse))?)
+        })
+    }
+}
+
+/// Tell which entry is the last one in the node's log: of several nodes, the one with the higher term, or with the
+/// higher index at equal terms, has the newest log. Both are 0 where there is no log.
+///
+/// The node must not run. The log is loaded for this, so what was damaged may be put aside: see
+/// dqlite_node_set_auto_recovery(). On failure nothing is stored.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dqlite_node_describe_last_entry(
+    n: *mut dqlite_node,
+    last_entry_index: *mut u64,
+    last_entry_term: *mut u64,
+) -> c_int {
+    if last_entry_index.is_null() || last_entry_term.is_null() {
+        return MISUSE;
+    }
+    // SAFETY: the caller passes null or a live handle, and two places for numbers, which are not null.
+    unsafe {
+        with_node(n, |node, _| {
+            let last = node.describe_last_entry()?;
+            last_entry_index.write(last.index.0);
+            last_entry_term.write(last.term.0);
+            Ok(())
+        })
+    }
+}
