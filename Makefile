@@ -111,7 +111,7 @@ clippy:
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 
 doc:
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --lib
+	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' $(CARGO) doc --locked --no-deps --lib --document-private-items
 
 test: shared
 	DQLITE_LIBRARY='$(abspath $(DIST)/$(REALNAME))' $(CARGO) test --locked

@@ -6,7 +6,7 @@
 //! log, no shared memory and no checkpoint; nothing is ever synced here, since durability is the Raft log's.
 //!
 //! `raw` and `register` hold the C side: pointers become references there and panics stop there. The other
-//! files are safe code. Nothing here touches SQLite before [`register`] is called.
+//! files are safe code. Nothing here touches SQLite before `register` is called.
 
 mod control;
 mod main_file;
