@@ -98,7 +98,6 @@ pub fn describe_last_entry(config: &NodeConfig) -> Result<LastEntry, Failure> {
 fn load<D: Disk>(disk: &mut D, config: &NodeConfig) -> Result<Loaded, String> {
     let options = LoadOptions {
         auto_recovery: config.auto_recovery,
-        compression: config.compression,
         id: config.id,
         wall_ns: clock::wall_ns(),
     };
