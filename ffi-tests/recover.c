@@ -36,16 +36,28 @@ static size_t file_size(const char *dir, const char *name)
     return stat(path, &found) == 0 ? (size_t)found.st_size : 0;
 }
 
-static int file_count(const char *dir)
+static int segment_count(const char *dir)
 {
     DIR *list = opendir(dir);
     int count = 0;
     struct dirent *item;
     while ((item = readdir(list)) != NULL) {
-        count += item->d_name[0] != '.' && strcmp(item->d_name, "dqlite-lock") != 0;
+        count += strlen(item->d_name) == 33 && item->d_name[16] == '-';
     }
     closedir(list);
     return count;
+}
+
+static int has_corrupt(const char *dir)
+{
+    DIR *list = opendir(dir);
+    int found = 0;
+    struct dirent *item;
+    while ((item = readdir(list)) != NULL) {
+        found |= strncmp(item->d_name, "corrupt-", 8) == 0;
+    }
+    closedir(list);
+    return found;
 }
 
 /* The size of the struct, as later releases may have it: extra words must be zero. */
@@ -73,7 +85,7 @@ static void sizes(void)
         }
         INT("size", table[i].result, dqlite_node_recover_ext(n, (dqlite_node_info_ext *)words, 1));
         recovered += table[i].result == 0;
-        INT("files", recovered, file_count(dir));
+        INT("segments", recovered, segment_count(dir));
         TEXT("no text", "", dqlite_node_errmsg(n));
     }
     last_entry(n, 2, 1);
@@ -94,10 +106,10 @@ static void lists(void)
     ext[1] = info(2, "127.0.0.1:9002", 1);
     ext[2] = info(3, "127.0.0.1:9003", 9);
     INT("three servers", 0, dqlite_node_recover_ext(n, ext, 3));
+    INT("no metadata", 0, exists(dir, "metadata1"));
     last_entry(n, 1, 1);
     /* Format, batch (checksums, count, header), configuration: 1 + 8 + 3 * (8 + 15 + 1) = 81, padded to 88. */
     INT("size", 8 + 8 + 8 + 16 + 88, file_size(dir, "0000000000000001-0000000000000001"));
-    INT("no metadata", 0, exists(dir, "metadata1"));
 
     plain[0].id = 5;
     plain[0].address = "x";
@@ -161,7 +173,7 @@ static void damage(void)
         INT("describe", 0, dqlite_node_describe_last_entry(n, &index, &term));
         INT("nothing is left", 1, index == 0 && term == 0);
         INT("the file is put aside", 0, exists(dir, segment));
-        INT("not deleted", 1, file_count(dir));
+        INT("but not deleted", 1, has_corrupt(dir));
         PREFIX("the text stays", expected, dqlite_node_errmsg(n));
     }
     dqlite_node_destroy(n);
@@ -182,11 +194,11 @@ static void running(void)
     TEXT("no text", "", dqlite_node_errmsg(other));
     if (is_ours()) {
         uint64_t index = 0, term = 0;
-        int files = file_count(dir);
+        int segments = segment_count(dir);
         INT("recover the running one", 1, dqlite_node_recover_ext(n, &one, 1));
         INT("describe", 0, dqlite_node_describe_last_entry(other, &index, &term));
         INT("what is there is read", 1, index >= 1 && term == 1);
-        INT("and left as it is", files, file_count(dir));
+        INT("and left as it is", segments, segment_count(dir));
     }
     INT("stop", 0, dqlite_node_stop(n));
     INT("recover", 0, dqlite_node_recover_ext(other, &one, 1));

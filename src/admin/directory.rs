@@ -1,36 +1,37 @@
 //! What creating a node does to its directory.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
 use crate::disk::{DirectoryLock, Disk, LockError, RealDisk, check_directory, probe};
-use crate::format::FormatError;
-use crate::format::metadata::{self, METADATA_BYTES};
-use crate::format::names::{FileName, METADATA, SnapshotName};
+use crate::format::names::FileName;
+use crate::storage::loader::{self, LoadError};
 
 /// The part of an error text that C's inner library has room for.
 const INNER_TEXT_BYTES_MAX: usize = 255;
 
 const PREFIX: &str = "raft_init(): ";
 
-/// Checks the directory and clears away what an interrupted run left half made.
+/// Checks the directory and deletes what an interrupted run never finished.
 ///
 /// On a directory that is in order this leaves nothing behind, not even the lock file. While another node has the
-/// lock nothing is changed, since what looks half made may be in the making.
+/// lock nothing is changed, since what looks half made may be in the making. Halves of snapshots and of metadata
+/// stay until a load has succeeded without them; C deletes them here.
 ///
 /// # Errors
 /// The text for `dqlite_node_errmsg`, C's.
 pub fn prepare(path: &Path) -> Result<(), String> {
     check_directory(path).map_err(|error| cut(error.to_string()))?;
     let failed = |error: io::Error| cut(format!("{PREFIX}io: {error}"));
+    let wrong = |error: LoadError| cut(format!("{PREFIX}{error}"));
     let mut disk = RealDisk::open(path).map_err(failed)?;
     let files = disk.list().map_err(failed)?;
-    let lock_exists = files.iter().any(|(name, _)| FileName::parse(name) == FileName::Lock);
-    let lock = if lock_exists || !left_overs(&files).is_empty() {
+    let needs_lock =
+        |name: &str| matches!(FileName::parse(name), FileName::Lock | FileName::Temporary | FileName::Probe);
+    let lock = if files.iter().any(|(name, _)| needs_lock(name)) {
         match DirectoryLock::take(path) {
             Ok(lock) => Some(lock),
-            Err(LockError::Held { .. }) => return check_metadata(&mut disk),
+            Err(LockError::Held { .. }) => return loader::check(&mut disk).map_err(wrong),
             // Most likely no file can be made at all; then the probe has the better text.
             Err(LockError::Io { .. }) => None,
         }
@@ -38,55 +39,7 @@ pub fn prepare(path: &Path) -> Result<(), String> {
         None
     };
     probe(&mut disk).map_err(|error| cut(error.to_string()))?;
-    if lock.is_some() {
-        clear(&mut disk).map_err(failed)?;
-    }
-    check_metadata(&mut disk)
-}
-
-fn clear(disk: &mut RealDisk) -> io::Result<()> {
-    // Listed again, under the lock.
-    let files = disk.list()?;
-    let names = left_overs(&files);
-    for name in &names {
-        disk.unlink(name)?;
-    }
-    // Before the node is used: else a crash can bring half of a snapshot back beside a new one of that name.
-    if names.is_empty() { Ok(()) } else { disk.sync_dir() }
-}
-
-/// Files of an interrupted run: temporary ones, halves of snapshots, metadata that was not written to its end.
-fn left_overs(files: &[(String, u64)]) -> Vec<&str> {
-    let mut halves: BTreeMap<SnapshotName, Vec<&str>> = BTreeMap::new();
-    let mut found = Vec::new();
-    for (name, size) in files {
-        match FileName::parse(name) {
-            FileName::Temporary | FileName::Probe => found.push(name.as_str()),
-            FileName::Metadata(_) if *size < METADATA_BYTES as u64 => found.push(name),
-            FileName::SnapshotData(snapshot) | FileName::SnapshotMeta(snapshot) => {
-                halves.entry(snapshot).or_default().push(name);
-            }
-            FileName::Metadata(_)
-            | FileName::Open(_)
-            | FileName::Closed(..)
-            | FileName::Corrupt
-            | FileName::Lock
-            | FileName::Other => {}
-        }
-    }
-    found.extend(halves.into_values().filter(|names| names.len() == 1).flatten());
-    found
-}
-
-fn check_metadata(disk: &mut RealDisk) -> Result<(), String> {
-    let failed = |error: FormatError| cut(format!("{PREFIX}io: {error}"));
-    let mut read = |name: &str| match disk.read_all(name) {
-        Ok(bytes) => metadata::decode(name, &bytes).map_err(failed),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(cut(format!("{PREFIX}io: read {name}: {error}"))),
-    };
-    let [first, second] = METADATA;
-    metadata::newer(read(first)?, read(second)?).map(drop).map_err(failed)
+    if lock.is_some() { loader::prepare(&mut disk) } else { loader::check(&mut disk) }.map_err(wrong)
 }
 
 /// As C cuts it.
@@ -134,10 +87,9 @@ mod tests {
     #[test]
     fn left_overs_are_cleared_away_but_not_under_a_running_node() {
         let place = tempfile::tempdir().unwrap();
-        for name in ["tmp-1", "snapshot-1-2-3", "snapshot-1-9-3.meta", "keep.txt"] {
+        for name in ["tmp-1", "keep.txt"] {
             fs::write(place.path().join(name), b"x").unwrap();
         }
-        fs::write(place.path().join("metadata2"), b"short").unwrap();
         let running = DirectoryLock::take(place.path()).unwrap();
         let before = names(place.path());
         prepare(place.path()).unwrap();

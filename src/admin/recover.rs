@@ -96,11 +96,8 @@ pub fn describe_last_entry(config: &NodeConfig) -> Result<LastEntry, Failure> {
 }
 
 fn load<D: Disk>(disk: &mut D, config: &NodeConfig) -> Result<Loaded, String> {
-    let options = LoadOptions {
-        auto_recovery: config.auto_recovery,
-        id: config.id,
-        wall_ns: clock::wall_ns(),
-    };
+    let options =
+        LoadOptions { auto_recovery: config.auto_recovery, id: config.id, wall_ns: clock::wall_ns() };
     let loaded = loader::load(disk, &options).map_err(|error| error.to_string())?;
     loaded.notes.iter().for_each(|note| log::warn!("{note}"));
     Ok(loaded)
