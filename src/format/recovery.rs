@@ -7,6 +7,8 @@
 
 mod closed;
 mod open;
+#[cfg(test)]
+mod tests;
 
 use super::names::{self, FileName, SnapshotName};
 use super::segment::{BatchInfo, Segment, good_batch_after};
@@ -51,7 +53,11 @@ impl Listing {
         let size_of = |wanted: &str| files.iter().find(|(name, _)| name == wanted).map(|&(_, size)| size);
         let mut open = Vec::new();
         for (name, _) in files {
-            match FileName::parse(name) {
+            let kind = FileName::parse(name);
+            if let FileName::SnapshotMeta(snapshot) | FileName::SnapshotData(snapshot) = kind {
+                listing.newest_time = listing.newest_time.max(snapshot.time);
+            }
+            match kind {
                 FileName::Temporary | FileName::Probe => listing.temporary.push(name.clone()),
                 FileName::Open(counter) => open.push((counter, name.clone())),
                 FileName::Closed(first, last) => listing.closed.push((name.clone(), first, last)),
@@ -64,7 +70,6 @@ impl Listing {
                         Some(size) => listing.snapshots.push(SnapshotFiles { name: snapshot, data, size }),
                         None => listing.orphans.push(name.clone()),
                     }
-                    listing.newest_time = listing.newest_time.max(snapshot.time);
                 }
                 FileName::Corrupt => listing.aside_ns = listing.aside_ns.max(aside_time(name)),
                 FileName::SnapshotData(_) | FileName::Metadata(_) | FileName::Lock | FileName::Other => {}

@@ -6,6 +6,8 @@
 mod bootstrap;
 mod read;
 mod repair;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 
