@@ -12,6 +12,7 @@ pub mod net;
 pub mod running;
 pub mod settings;
 pub mod shell;
+pub mod slot;
 pub mod snapshot;
 pub mod sql_pool;
 pub mod threads;

@@ -131,8 +131,6 @@ pub enum WriteOutcome {
 #[derive(Debug)]
 pub struct Connection {
     stream: Stream,
-    /// Whether the socket may hold bytes that were not read because the session did not want them yet.
-    pub unread: bool,
 }
 
 impl Connection {
@@ -146,7 +144,7 @@ impl Connection {
             tcp.set_nodelay(true)?;
         }
         registry.register(stream.source(), token, Interest::READABLE | Interest::WRITABLE)?;
-        Ok(Self { stream, unread: false })
+        Ok(Self { stream })
     }
 
     /// Takes the socket out of the poll. It closes when this value is dropped.

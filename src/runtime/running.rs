@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -12,10 +12,11 @@ use mio::{Interest, Poll, Waker};
 use super::clock::{self, Clock};
 use super::disk;
 use super::listen::Listener;
-use super::mailbox::{Mailbox, mailbox};
+use super::mailbox::mailbox;
 use super::net::Acceptor;
 use super::settings::Settings;
-use super::shell::{LISTEN, Message, Shell, Sockets, WAKE};
+use super::shell::{Desk, LISTEN, Message, Phase, Shell, Sockets, WAKE, run};
+use super::slot::Slot;
 use super::sql_pool::SqlPool;
 use super::threads;
 use crate::base::{Index, NodeId, PageNo, Prng, Term};
@@ -90,7 +91,7 @@ impl std::error::Error for StartError {}
 
 /// A node that serves.
 pub struct RunningNode {
-    mailbox: Mailbox<Message>,
+    desk: Desk,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -134,43 +135,50 @@ impl RunningNode {
         let (mailbox, inbox) = mailbox(Waker::new(poll.registry(), WAKE)?);
         poll.registry().register(acceptor.source(), LISTEN, Interest::READABLE)?;
         let (disk, work) = unbounded();
-        let pool = SqlPool::start(options.settings.sql_workers, mailbox.clone())?;
-        let post = mailbox.clone();
-        let disk_thread = threads::start("dqlite-disk", move || {
-            disk::run(writer, &work, |done| post.post(Message::Disk(done)));
+        let lock = Arc::new(lock);
+        let desk = Desk { slot: Arc::new(Slot::default()), mailbox };
+        let (report, of_disk) = (desk.clone(), Arc::clone(&lock));
+        let pool = SqlPool::start(options.settings.sql_workers, move |done| {
+            report.deliver(Message::Sql(done));
         })?;
-        let shell = Shell {
-            poll,
+        let report = desk.clone();
+        let disk_thread = threads::start("dqlite-disk", move || {
+            disk::run(writer, &work, |done| report.deliver(Message::Disk(done)));
+            drop(of_disk);
+        })?;
+        let shell = Box::new(Shell {
+            registry: poll.registry().try_clone()?,
             clock,
             acceptor: Some(acceptor),
             core,
             pool,
             disk,
             inbox,
-            mailbox: mailbox.clone(),
+            desk: desk.clone(),
             directory,
             compress: options.compression,
             snapshot_time,
             sockets: Sockets::default(),
-        };
-        let loop_thread = threads::start("dqlite-loop", move || {
-            shell.run();
-            // Held until the last file is closed.
-            drop(lock);
-        })?;
-        Ok(Self { mailbox, threads: Mutex::new(vec![disk_thread, loop_thread]) })
+            cancelled: Arc::default(),
+            phase: Phase::Serving,
+            sleeps_until: None,
+            lock,
+        });
+        let slot = Arc::clone(&desk.slot);
+        let loop_thread = threads::start("dqlite-loop", move || run(&slot, shell, poll))?;
+        Ok(Self { desk, threads: Mutex::new(vec![disk_thread, loop_thread]) })
     }
 
     /// Moves the node to another failure domain, which whoever describes it is told from now on.
     pub fn set_failure_domain(&self, code: u64) {
-        self.mailbox.post(Message::FailureDomain(code));
+        self.desk.mailbox.post(Message::FailureDomain(code));
     }
 
     /// Stops serving, finishes the files and waits for the threads. 0, or 1 when a thread had failed.
     pub fn stop(&self) -> i32 {
-        self.mailbox.post(Message::Stop);
+        self.desk.mailbox.post(Message::Stop);
         let mut threads = self.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut result = 0;
+        let mut result = i32::from(self.desk.slot.wait_closed());
         for thread in threads.drain(..) {
             if thread.join().is_err() {
                 result = 1;

@@ -1,37 +1,35 @@
-//! The loop: feeds what happened to the core, does what the core wants, and waits for more.
+//! The loop's state, stepped by one thread at a time: feeds what happened to the core, and does what the core
+//! wants. Sockets are in `sockets`, the loop itself in `run`.
 
-use std::collections::{BTreeSet, HashMap};
-use std::io;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
-use mio::{Events, Poll, Token};
+use mio::Registry;
 
 use super::clock::{self, Clock};
 use super::disk::{DiskDone, DiskWork};
-use super::executor::SqlConn;
 use super::mailbox::{Inbox, Mailbox};
-use super::net::{Acceptor, Connection, ReadOutcome, Stream, WriteOutcome};
+use super::net::Acceptor;
+use super::slot::{Slot, Tried};
 use super::sql_pool::{SqlDone, SqlPool, SqlWork};
 use super::{snapshot, threads};
 use crate::base::Time;
+use crate::disk::DirectoryLock;
 use crate::disk::real::RealDisk;
 use crate::engine::ConnId;
 use crate::node::Core;
 use crate::node::effect::{Effect, SnapshotJob};
-use crate::sqlite::Interrupter;
 use crate::storage::snapshots::FinishedSnapshot;
 
-/// The token of the waker.
-pub const WAKE: Token = Token(0);
-/// The token of the listening socket.
-pub const LISTEN: Token = Token(1);
-const FIRST_CONNECTION: usize = 2;
+mod run;
+mod sockets;
 
-/// Bytes read from a socket at once.
-const READ_BYTES: usize = 64 << 10;
+pub use run::{LISTEN, WAKE, run};
+pub use sockets::Sockets;
+use sockets::SqlPlace;
 
 /// How long a stopping node waits for statements that do not end.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -56,17 +54,10 @@ impl From<SqlDone> for Message {
     }
 }
 
-/// Where a client's SQL connection is.
-enum SqlPlace {
-    Here(Box<SqlConn>),
-    Away(Interrupter),
-    Opening,
-}
-
 /// Everything the loop owns.
 pub struct Shell {
-    /// The poll that sockets and waker are registered with.
-    pub poll: Poll,
+    /// Where sockets are registered with the loop's poll.
+    pub registry: Registry,
     /// Monotonic time.
     pub clock: Clock,
     /// Accepts clients; gone once the node stops.
@@ -74,13 +65,13 @@ pub struct Shell {
     /// The node.
     pub core: Core,
     /// The SQL threads.
-    pub pool: SqlPool<Message>,
+    pub pool: SqlPool,
     /// The disk thread's queue.
     pub disk: Sender<DiskWork>,
     /// What other threads posted.
     pub inbox: Inbox<Message>,
-    /// Where snapshot threads post.
-    pub mailbox: Mailbox<Message>,
+    /// Where other threads hand in what they finished.
+    pub desk: Desk,
     /// The directory, for snapshot threads.
     pub directory: RealDisk,
     /// Whether snapshots are compressed.
@@ -89,170 +80,106 @@ pub struct Shell {
     pub snapshot_time: u64,
     /// The sockets.
     pub sockets: Sockets,
+    /// Ends snapshots early.
+    pub cancelled: Arc<AtomicBool>,
+    /// How far the node's life came.
+    pub phase: Phase,
+    /// When the loop wakes by itself.
+    pub sleeps_until: Option<Time>,
+    /// The directory is this node's until its last file is closed.
+    pub lock: Arc<DirectoryLock>,
 }
 
-/// The sockets and SQL connections of all clients.
-#[derive(Default)]
-pub struct Sockets {
-    connections: HashMap<ConnId, Connection>,
-    sql: HashMap<ConnId, SqlPlace>,
-    next: u64,
-    to_flush: BTreeSet<ConnId>,
+/// Where other threads hand in what they finished. Cheap to clone.
+#[derive(Clone)]
+pub struct Desk {
+    /// Where the loop's state lies while the loop waits.
+    pub slot: Arc<Slot<Shell>>,
+    /// Else.
+    pub mailbox: Mailbox<Message>,
 }
 
-enum Phase {
+impl Desk {
+    /// Steps the loop's state with `message` on this thread, answers included, if that needs no waiting; else the
+    /// loop does it.
+    pub fn deliver(&self, message: Message) {
+        match self.slot.try_step(message, Shell::step_with) {
+            Tried::Stepped => {}
+            Tried::Missed(message) => self.mailbox.post(message),
+            Tried::Failed => {
+                log::error!("a thread panicked over the node's state: the node serves nobody any more");
+                self.mailbox.wake();
+            }
+        }
+    }
+}
+
+/// How far the node's life came.
+pub enum Phase {
+    /// It serves.
     Serving,
     /// Waiting for statements to end, until this time.
     Draining(Time),
     /// Waiting for the disk thread.
     Closing,
+    /// The loop ends.
     Done,
 }
 
 impl Shell {
-    /// Serves until stopped.
-    pub fn run(mut self) {
-        let mut events = Events::with_capacity(256);
-        let mut buffer = vec![0; READ_BYTES];
-        let cancelled = Arc::new(AtomicBool::new(false));
-        let mut phase = Phase::Serving;
-        while !matches!(phase, Phase::Done) {
-            self.settle(&cancelled);
-            let timeout = self.timeout(&phase);
-            if let Err(error) = self.poll.poll(&mut events, timeout)
-                && error.kind() != io::ErrorKind::Interrupted
-            {
-                log::error!("waiting for events failed: {error}");
-                break;
-            }
-            let now = self.clock.now();
-            for event in &events {
-                match event.token() {
-                    WAKE => {}
-                    LISTEN => self.accept(),
-                    Token(at) => {
-                        let conn = ConnId((at - FIRST_CONNECTION) as u64);
-                        if event.is_writable() {
-                            self.sockets.to_flush.insert(conn);
-                        }
-                        if event.is_readable() || event.is_read_closed() || event.is_error() {
-                            self.read(conn, &mut buffer, now);
-                        }
-                    }
-                }
-            }
-            let messages: Vec<Message> = self.inbox.drain().collect();
-            for message in messages {
-                self.handle_message(message, &mut phase, &cancelled, now);
-            }
-            self.core.handle_time(now);
-            self.pool.handle_timeout(now);
-            self.read_on(&mut buffer, now);
-            self.step_phase(&mut phase, now);
+    /// What the loop would do with a message, for the thread that has it.
+    fn step_with(&mut self, message: Message) {
+        let now = self.clock.now();
+        // Older ones first, as the loop would.
+        self.handle_messages(now);
+        self.handle_message(message, now);
+        self.step_phase(now);
+        self.settle();
+        let earlier = match (self.next_timeout(), self.sleeps_until) {
+            (Some(next), Some(until)) => next < until,
+            (next, None) => next.is_some(),
+            (None, Some(_)) => false,
+        };
+        if earlier || matches!(self.phase, Phase::Done) || self.unread_and_wanted().next().is_some() {
+            self.desk.mailbox.wake();
         }
     }
 
-    fn timeout(&self, phase: &Phase) -> Option<Duration> {
-        let now = self.clock.now();
-        let draining = if let Phase::Draining(until) = phase { Some(*until) } else { None };
-        let next =
-            [self.core.poll_timeout(), self.pool.poll_timeout(), draining].into_iter().flatten().min()?;
+    /// When the loop has something to do next.
+    fn next_timeout(&self) -> Option<Time> {
+        let draining = if let Phase::Draining(until) = self.phase { Some(until) } else { None };
+        [self.core.poll_timeout(), self.pool.poll_timeout(), draining].into_iter().flatten().min()
+    }
+
+    /// Has messages wake the loop from here on; how long it may sleep.
+    fn doze(&mut self) -> Option<Duration> {
+        self.sleeps_until = self.next_timeout();
+        if !self.inbox.doze() {
+            return Some(Duration::ZERO);
+        }
         // The poll counts whole milliseconds and rounds up, so it never wakes before its time in vain.
-        Some(next.since(now))
+        self.sleeps_until.map(|until| until.since(self.clock.now()))
     }
 
     /// Does what the core wants, and writes what is to be written, until nothing is left to do.
-    fn settle(&mut self, cancelled: &Arc<AtomicBool>) {
+    fn settle(&mut self) {
         loop {
             while let Some(effect) = self.core.poll_effect() {
-                self.execute(effect, cancelled);
+                self.execute(effect);
             }
             let Some(conn) = self.sockets.to_flush.pop_first() else { return };
             self.flush(conn);
         }
     }
 
-    fn flush(&mut self, conn: ConnId) {
-        let now = self.clock.now();
-        while let Some(connection) = self.sockets.connections.get_mut(&conn) {
-            let output = self.core.output(conn);
-            if output.is_empty() {
-                return;
-            }
-            match connection.write(output) {
-                WriteOutcome::Bytes(count) => self.core.handle_written(conn, count, now),
-                // The poll says when the socket takes more.
-                WriteOutcome::Blocked => return,
-                WriteOutcome::Gone => return self.drop_socket(conn, now),
-            }
+    fn handle_messages(&mut self, now: Time) {
+        let messages: Vec<Message> = self.inbox.drain().collect();
+        for message in messages {
+            self.handle_message(message, now);
         }
     }
 
-    fn drop_socket(&mut self, conn: ConnId, now: Time) {
-        if let Some(mut connection) = self.sockets.connections.remove(&conn) {
-            connection.deregister(self.poll.registry());
-            self.core.handle_gone(conn, now);
-        }
-    }
-
-    fn accept(&mut self) {
-        let Some(acceptor) = &self.acceptor else { return };
-        loop {
-            match acceptor.accept() {
-                Ok(Some(stream)) => {
-                    if let Err(error) = self.sockets.add(stream, &self.poll, &mut self.core) {
-                        log::warn!("a client could not be served: {error}");
-                    }
-                }
-                Ok(None) => return,
-                Err(error) => {
-                    // Out of descriptors: the next readiness tries again.
-                    log::warn!("accepting a client failed: {error}");
-                    return;
-                }
-            }
-        }
-    }
-
-    fn read(&mut self, conn: ConnId, buffer: &mut [u8], now: Time) {
-        loop {
-            let Some(connection) = self.sockets.connections.get_mut(&conn) else { return };
-            if !self.core.wants_bytes(conn) {
-                connection.unread = true;
-                return;
-            }
-            connection.unread = false;
-            match connection.read(buffer) {
-                ReadOutcome::Bytes(count) => {
-                    self.core.handle_bytes(conn, buffer.get(..count).unwrap_or_default(), now);
-                    if count < buffer.len() {
-                        return;
-                    }
-                }
-                ReadOutcome::Nothing => return,
-                ReadOutcome::Gone => return self.drop_socket(conn, now),
-            }
-        }
-    }
-
-    /// Reads from sockets that were left unread because their sessions had enough.
-    fn read_on(&mut self, buffer: &mut [u8], now: Time) {
-        let unread = |(conn, connection): (&ConnId, &Connection)| {
-            (connection.unread && self.core.wants_bytes(*conn)).then_some(*conn)
-        };
-        let ready: BTreeSet<ConnId> = self.sockets.connections.iter().filter_map(unread).collect();
-        for conn in ready {
-            self.read(conn, buffer, now);
-        }
-    }
-
-    fn handle_message(
-        &mut self,
-        message: Message,
-        phase: &mut Phase,
-        cancelled: &Arc<AtomicBool>,
-        now: Time,
-    ) {
+    fn handle_message(&mut self, message: Message, now: Time) {
         match message {
             Message::Sql(SqlDone::Opened { conn, sql }) => {
                 let result = sql.map(|sql| {
@@ -283,7 +210,7 @@ impl Shell {
                 if let Some(error) = error {
                     log::warn!("the log could not be closed cleanly; the next start does it: {error}");
                 }
-                *phase = Phase::Done;
+                self.phase = Phase::Done;
             }
             Message::Snapshot(Ok((snapshot, trailing))) => {
                 self.to_disk(DiskWork::Install { snapshot, trailing });
@@ -291,16 +218,16 @@ impl Shell {
             Message::Snapshot(Err(text)) => self.core.handle_snapshot(Err(text), now),
             Message::FailureDomain(code) => self.core.set_failure_domain(code),
             Message::Stop => {
-                cancelled.store(true, Ordering::Release);
+                self.cancelled.store(true, Ordering::Release);
                 self.begin_stop(now);
-                *phase = Phase::Draining(now.after(STOP_PATIENCE));
+                self.phase = Phase::Draining(now.after(STOP_PATIENCE));
             }
         }
     }
 
     fn begin_stop(&mut self, now: Time) {
         if let Some(mut acceptor) = self.acceptor.take()
-            && let Err(error) = self.poll.registry().deregister(acceptor.source())
+            && let Err(error) = self.registry.deregister(acceptor.source())
         {
             log::debug!("the listening socket was not registered: {error}");
         }
@@ -310,15 +237,15 @@ impl Shell {
         }
     }
 
-    fn step_phase(&mut self, phase: &mut Phase, now: Time) {
-        if let Phase::Draining(until) = phase
-            && (self.sockets.sql.is_empty() || now >= *until)
+    fn step_phase(&mut self, now: Time) {
+        if let Phase::Draining(until) = self.phase
+            && (self.sockets.sql.is_empty() || now >= until)
         {
             if !self.sockets.sql.is_empty() {
                 log::warn!("{} statements did not end; the node stops without them", self.sockets.sql.len());
             }
             self.to_disk(DiskWork::Close);
-            *phase = Phase::Closing;
+            self.phase = Phase::Closing;
         }
     }
 
@@ -328,7 +255,7 @@ impl Shell {
         }
     }
 
-    fn execute(&mut self, effect: Effect, cancelled: &Arc<AtomicBool>) {
+    fn execute(&mut self, effect: Effect) {
         let now = self.clock.now();
         match effect {
             Effect::Flush { conn } => {
@@ -363,51 +290,23 @@ impl Shell {
                 self.to_disk(DiskWork::Persist { ticket, truncate_from, entries, metadata });
             }
             Effect::Snapshot { job, trailing } => {
-                self.start_snapshot(job, trailing, Arc::clone(cancelled), now)
+                self.start_snapshot(job, trailing, now);
             }
         }
     }
 
-    fn start_snapshot(&mut self, job: SnapshotJob, trailing: u64, cancelled: Arc<AtomicBool>, now: Time) {
+    fn start_snapshot(&mut self, job: SnapshotJob, trailing: u64, now: Time) {
+        let cancelled = Arc::clone(&self.cancelled);
         // Names must grow even when the machine was restarted since the last snapshot.
         self.snapshot_time = clock::boot_ms().max(self.snapshot_time.saturating_add(1));
         let (time, compress) = (self.snapshot_time, self.compress);
-        let (directory, mailbox) = (self.directory.clone(), self.mailbox.clone());
+        let (directory, desk) = (self.directory.clone(), self.desk.clone());
         let started = threads::start("dqlite-snapshot", move || {
             let result = snapshot::write(directory, job, compress, time, &cancelled);
-            mailbox.post(Message::Snapshot(result.map(|snapshot| (snapshot, trailing))));
+            desk.deliver(Message::Snapshot(result.map(|snapshot| (snapshot, trailing))));
         });
         if let Err(error) = started {
             self.core.handle_snapshot(Err(format!("no thread for the snapshot: {error}")), now);
-        }
-    }
-}
-
-impl Sockets {
-    fn add(&mut self, stream: Stream, poll: &Poll, core: &mut Core) -> io::Result<()> {
-        self.next += 1;
-        let conn = ConnId(self.next);
-        let token = usize::try_from(self.next).unwrap_or(usize::MAX).saturating_add(FIRST_CONNECTION);
-        let connection = Connection::new(stream, poll.registry(), Token(token))?;
-        self.connections.insert(conn, connection);
-        core.handle_connected(conn);
-        Ok(())
-    }
-
-    /// Takes the SQL connection away for an SQL thread.
-    fn lend(&mut self, conn: ConnId) -> Option<Box<SqlConn>> {
-        match self.sql.remove(&conn) {
-            Some(SqlPlace::Here(sql)) => {
-                self.sql.insert(conn, SqlPlace::Away(sql.interrupter()));
-                Some(sql)
-            }
-            elsewhere => {
-                log::error!("the SQL connection of client {} is not here", conn.0);
-                if let Some(place) = elsewhere {
-                    self.sql.insert(conn, place);
-                }
-                None
-            }
         }
     }
 }

@@ -10,7 +10,6 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use super::executor::SqlConn;
-use super::mailbox::Mailbox;
 use super::threads;
 use crate::base::Time;
 use crate::engine::ConnId;
@@ -87,15 +86,18 @@ pub enum SqlDone {
 }
 
 /// The pool, as the loop sees it.
-pub struct SqlPool<M: From<SqlDone> + Send + 'static> {
+pub struct SqlPool {
     work: Sender<SqlWork>,
     shared: Arc<Shared>,
     receiver: Receiver<SqlWork>,
-    mailbox: Mailbox<M>,
+    report: Report,
     threads_min: usize,
     submitted: u64,
     check: Option<(Time, u64)>,
 }
+
+/// Where results go.
+type Report = Arc<dyn Fn(SqlDone) + Send + Sync>;
 
 #[derive(Default)]
 struct Shared {
@@ -103,15 +105,19 @@ struct Shared {
     finished: AtomicU64,
 }
 
-impl<M: From<SqlDone> + Send + 'static> SqlPool<M> {
-    /// A pool of at least `threads_min` threads that post to `mailbox`.
+impl SqlPool {
+    /// A pool of at least `threads_min` threads that hand results to `report`.
     ///
     /// # Errors
     /// The system has no room for the first threads.
-    pub fn start(threads_min: usize, mailbox: Mailbox<M>) -> std::io::Result<Self> {
+    pub fn start(
+        threads_min: usize,
+        report: impl Fn(SqlDone) + Send + Sync + 'static,
+    ) -> std::io::Result<Self> {
         let (work, receiver) = unbounded();
         let shared = Arc::new(Shared::default());
-        let pool = Self { work, shared, receiver, mailbox, threads_min, submitted: 0, check: None };
+        let report: Report = Arc::new(report);
+        let pool = Self { work, shared, receiver, report, threads_min, submitted: 0, check: None };
         for _ in 0..threads_min {
             pool.add_thread()?;
         }
@@ -156,12 +162,12 @@ impl<M: From<SqlDone> + Send + 'static> SqlPool<M> {
     }
 
     fn add_thread(&self) -> std::io::Result<()> {
-        let (receiver, mailbox, shared) =
-            (self.receiver.clone(), self.mailbox.clone(), Arc::clone(&self.shared));
+        let (receiver, report, shared) =
+            (self.receiver.clone(), Arc::clone(&self.report), Arc::clone(&self.shared));
         let threads_min = self.threads_min;
         shared.threads.fetch_add(1, Ordering::AcqRel);
         let result =
-            threads::start("dqlite-sql", move || serve(&receiver, &mailbox, &shared, threads_min)).map(drop);
+            threads::start("dqlite-sql", move || serve(&receiver, &*report, &shared, threads_min)).map(drop);
         if result.is_err() {
             self.shared.threads.fetch_sub(1, Ordering::AcqRel);
         }
@@ -169,18 +175,13 @@ impl<M: From<SqlDone> + Send + 'static> SqlPool<M> {
     }
 }
 
-fn serve<M: From<SqlDone> + Send>(
-    work: &Receiver<SqlWork>,
-    mailbox: &Mailbox<M>,
-    shared: &Shared,
-    threads_min: usize,
-) {
+fn serve(work: &Receiver<SqlWork>, report: &dyn Fn(SqlDone), shared: &Shared, threads_min: usize) {
     loop {
         match work.recv_timeout(IDLE) {
             Ok(work) => {
                 let done = execute(work);
                 shared.finished.fetch_add(1, Ordering::AcqRel);
-                mailbox.post(M::from(done));
+                report(done);
             }
             Err(RecvTimeoutError::Disconnected) => return,
             Err(RecvTimeoutError::Timeout) => {

@@ -1,0 +1,140 @@
+//! The clients' sockets and where their SQL connections are.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+
+use mio::{Registry, Token};
+
+use super::Shell;
+use super::run::FIRST_CONNECTION;
+use crate::base::Time;
+use crate::engine::ConnId;
+use crate::node::Core;
+use crate::runtime::executor::SqlConn;
+use crate::runtime::net::{Connection, ReadOutcome, Stream, WriteOutcome};
+use crate::sqlite::Interrupter;
+
+/// Where a client's SQL connection is.
+pub(super) enum SqlPlace {
+    Here(Box<SqlConn>),
+    Away(Interrupter),
+    Opening,
+}
+
+/// The sockets and SQL connections of all clients.
+#[derive(Default)]
+pub struct Sockets {
+    pub(super) connections: HashMap<ConnId, Connection>,
+    pub(super) sql: HashMap<ConnId, SqlPlace>,
+    pub(super) to_flush: BTreeSet<ConnId>,
+    /// Sockets that may hold bytes which their sessions did not want yet.
+    unread: BTreeSet<ConnId>,
+    next: u64,
+}
+
+impl Shell {
+    pub(super) fn flush(&mut self, conn: ConnId) {
+        let now = self.clock.now();
+        while let Some(connection) = self.sockets.connections.get_mut(&conn) {
+            let output = self.core.output(conn);
+            if output.is_empty() {
+                return;
+            }
+            match connection.write(output) {
+                WriteOutcome::Bytes(count) => self.core.handle_written(conn, count, now),
+                // The poll says when the socket takes more.
+                WriteOutcome::Blocked => return,
+                WriteOutcome::Gone => return self.drop_socket(conn, now),
+            }
+        }
+    }
+
+    pub(super) fn drop_socket(&mut self, conn: ConnId, now: Time) {
+        self.sockets.unread.remove(&conn);
+        if let Some(mut connection) = self.sockets.connections.remove(&conn) {
+            connection.deregister(&self.registry);
+            self.core.handle_gone(conn, now);
+        }
+    }
+
+    pub(super) fn accept(&mut self) {
+        let Some(acceptor) = &self.acceptor else { return };
+        loop {
+            match acceptor.accept() {
+                Ok(Some(stream)) => {
+                    if let Err(error) = self.sockets.add(stream, &self.registry, &mut self.core) {
+                        log::warn!("a client could not be served: {error}");
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    // Out of descriptors: the next readiness tries again.
+                    log::warn!("accepting a client failed: {error}");
+                    return;
+                }
+            }
+        }
+    }
+
+    pub(super) fn read(&mut self, conn: ConnId, buffer: &mut [u8], now: Time) {
+        loop {
+            let Some(connection) = self.sockets.connections.get_mut(&conn) else { return };
+            if !self.core.wants_bytes(conn) {
+                self.sockets.unread.insert(conn);
+                return;
+            }
+            self.sockets.unread.remove(&conn);
+            match connection.read(buffer) {
+                ReadOutcome::Bytes(count) => {
+                    self.core.handle_bytes(conn, buffer.get(..count).unwrap_or_default(), now);
+                    if count < buffer.len() {
+                        return;
+                    }
+                }
+                ReadOutcome::Nothing => return,
+                ReadOutcome::Gone => return self.drop_socket(conn, now),
+            }
+        }
+    }
+
+    /// Reads from sockets that were left unread because their sessions had enough.
+    pub(super) fn read_on(&mut self, buffer: &mut [u8], now: Time) {
+        for conn in self.unread_and_wanted().collect::<Vec<_>>() {
+            self.read(conn, buffer, now);
+        }
+    }
+
+    /// Sockets that were left unread and whose sessions want more now.
+    pub(super) fn unread_and_wanted(&self) -> impl Iterator<Item = ConnId> {
+        self.sockets.unread.iter().copied().filter(|conn| self.core.wants_bytes(*conn))
+    }
+}
+
+impl Sockets {
+    fn add(&mut self, stream: Stream, registry: &Registry, core: &mut Core) -> io::Result<()> {
+        self.next += 1;
+        let conn = ConnId(self.next);
+        let token = usize::try_from(self.next).unwrap_or(usize::MAX).saturating_add(FIRST_CONNECTION);
+        let connection = Connection::new(stream, registry, Token(token))?;
+        self.connections.insert(conn, connection);
+        core.handle_connected(conn);
+        Ok(())
+    }
+
+    /// Takes the SQL connection away for an SQL thread.
+    pub(super) fn lend(&mut self, conn: ConnId) -> Option<Box<SqlConn>> {
+        match self.sql.remove(&conn) {
+            Some(SqlPlace::Here(sql)) => {
+                self.sql.insert(conn, SqlPlace::Away(sql.interrupter()));
+                Some(sql)
+            }
+            elsewhere => {
+                log::error!("the SQL connection of client {} is not here", conn.0);
+                if let Some(place) = elsewhere {
+                    self.sql.insert(conn, place);
+                }
+                None
+            }
+        }
+    }
+}
