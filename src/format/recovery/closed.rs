@@ -87,13 +87,16 @@ impl<'a> Planner<'a> {
         let index = snapshot.name.index;
         self.restart_at(index.next());
         let Some(end) = closed.iter().map(|segment| segment.last).max() else { return Ok(closed) };
-        if end < index {
+        let open: usize = self.log.open.iter().map(|file| file.entries.len()).sum();
+        let reached = Index(end.0.saturating_add(open as u64));
+        if end < index && reached < index {
             // Segments that the snapshot made useless: they stay. An open one behind them would come right
             // after them, or right after the snapshot; its bytes do not tell.
-            let open: usize = self.log.open.iter().map(|file| file.entries.len()).sum();
-            self.cut_off = Some(self.behind_snapshot(Index(end.0.saturating_add(open as u64))));
+            self.cut_off = Some(self.behind_snapshot(reached));
             return Ok(Vec::new());
         }
+        // Where open segments reach the snapshot from the closed ones, they go on right after those: a snapshot
+        // of ours may be taken in the middle of an open segment, and C reads such a directory likewise.
         let mut run: Vec<&ClosedSegment> = Vec::new();
         let mut run_end = Index(0);
         for segment in closed {

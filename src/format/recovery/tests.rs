@@ -95,6 +95,15 @@ fn segments_before_the_snapshot_stay_if_they_reach_it_and_are_passed_over_if_not
 }
 
 #[test]
+fn an_open_segment_that_begins_before_the_snapshot_and_ends_behind_it_follows_the_closed_ones() {
+    let log = Log { closed: vec![closed(1, 10)], open: vec![open(2, 11, 30)] };
+    let found = plan(&log, Some(20), STRICT).unwrap();
+    assert_eq!(range(&found), (1, 30));
+    assert_eq!(found.closed, [(Index(1), Index(10)), (Index(11), Index(30))]);
+    assert!(found.notes.is_empty(), "{:?}", found.notes);
+}
+
+#[test]
 fn damage_before_the_snapshot_costs_nothing_in_either_setting() {
     let mut bytes = segment_bytes(5, 8, 0);
     bytes[60] ^= 1;
