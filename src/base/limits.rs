@@ -19,6 +19,10 @@ pub const CLIENT_OUT_BUFFER_BYTES_MAX: usize = 1 << 20;
 /// the answer is out. Room for an interrupt behind any usual pipeline.
 pub const CLIENT_PIPELINE_BYTES_MAX: usize = 1 << 20;
 
+/// How long a statement may run whose interrupt had arrived along with it: time for one that ends by itself to
+/// give all its rows, as C lets it.
+pub const EARLY_INTERRUPT_GRACE: Duration = Duration::from_secs(1);
+
 /// How long a writer waits for the writer slot when the program set no busy timeout; then code 5.
 pub const WRITER_PATIENCE: Duration = Duration::from_secs(10);
 

@@ -67,6 +67,8 @@ pub struct Core {
     pub(super) changes: VecDeque<(ConnId, Pending)>,
     /// Databases with replies that may be released.
     pub(super) dirty: BTreeSet<Slot>,
+    /// Statements whose interrupt came along with them: when it is heard, and which they are.
+    pub(super) early_interrupts: VecDeque<(Time, ConnId, u64)>,
     proposer: Proposer,
     applier: Applier,
     schedule: SnapshotSchedule,
@@ -107,6 +109,7 @@ impl Core {
             weight: 0,
             changes: VecDeque::new(),
             dirty: BTreeSet::new(),
+            early_interrupts: VecDeque::new(),
             proposer: Proposer::default(),
             applier: Applier::default(),
             snapshot_in_flight: None,
@@ -133,13 +136,15 @@ impl Core {
     /// When [`Self::handle_time`] has something to do next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
-        [self.consensus.poll_timeout(), self.databases.poll_timeout()].into_iter().flatten().min()
+        let interrupt = self.early_interrupts.front().map(|&(at, ..)| at);
+        [self.consensus.poll_timeout(), self.databases.poll_timeout(), interrupt].into_iter().flatten().min()
     }
 
     /// Time went on.
     pub fn handle_time(&mut self, now: Time) {
         self.consensus.handle_time(now);
         self.databases.handle_timeout(now);
+        self.hear_early_interrupts(now);
         self.settle(now);
     }
 
@@ -177,6 +182,12 @@ impl Core {
     /// Whether this node leads and may serve: an entry of its own term is applied.
     pub(super) fn is_ready(&self) -> bool {
         self.ready
+    }
+
+    /// Whether this node will lead in a moment, since nobody else has a vote, and does not serve yet.
+    #[must_use]
+    pub fn is_about_to_lead(&self) -> bool {
+        !self.ready && self.failed.is_none() && self.consensus.is_only_voter()
     }
 
     /// Whether this node leads.

@@ -3,7 +3,7 @@
 use super::clients::{Client, Place, Wait};
 use super::core::Core;
 use super::effect::Effect;
-use crate::base::Time;
+use crate::base::{Time, limits};
 use crate::codec::client::{Failure, failure};
 use crate::engine::jobs::{Outcome, Progress, SqlRequest, text_looks_like_write};
 use crate::engine::{ConnId, Hold, Slot, SlotEffect};
@@ -35,8 +35,13 @@ impl Core {
         }
         match progress {
             Progress::NeedsSlot => {
+                let interrupted = client.session.is_interrupted();
                 client.wait = Wait::Slot(None);
                 self.queue_again(conn, slot, now);
+                if interrupted {
+                    // It was told while it gave up already, and would be forgotten.
+                    self.interrupt(conn, now);
+                }
             }
             Progress::Batch { messages, read_seq } => {
                 client.wait = Wait::Held(Reply::RowsPart(messages));
@@ -141,13 +146,31 @@ impl Core {
         }
     }
 
+    /// Lets interrupts stop the statements that they came along with and that still run.
+    pub(super) fn hear_early_interrupts(&mut self, now: Time) {
+        // They are due in the order in which they came.
+        while let Some(&(at, conn, began_at)) = self.early_interrupts.front()
+            && at <= now
+        {
+            self.early_interrupts.pop_front();
+            if let Some(client) = self.clients.get_mut(&conn) {
+                client.session.hear_interrupt(began_at);
+                self.serve(conn, now);
+            }
+        }
+    }
+
     pub(super) fn run_sql(&mut self, conn: ConnId, sql: Sql, now: Time) {
         let Some(client) = self.clients.get_mut(&conn) else { return };
         let Some(slot) = client.database.filter(|_| client.sql == Place::Idle) else {
             return self.fail(conn, &failure::NO_DATABASE, now);
         };
-        if std::mem::take(&mut client.rolled_back) {
+        if client.rolled_back && !matches!(sql, Sql::Finalize { .. }) {
+            client.rolled_back = false;
             return self.fail(conn, &idled_too_long(), now);
+        }
+        if let Some(began_at) = client.session.interrupt_that_came_along() {
+            self.early_interrupts.push_back((now.after(limits::EARLY_INTERRUPT_GRACE), conn, began_at));
         }
         let writes = match &sql {
             Sql::Exec { stmt, .. } | Sql::Query { stmt, .. } => {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::unbounded;
+use crossbeam_channel::{RecvTimeoutError, bounded, unbounded};
 use mio::{Interest, Poll, Waker};
 
 use super::clock::{self, Clock};
@@ -95,11 +95,15 @@ pub struct RunningNode {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
+/// How long a start waits for the node to lead when nobody else can.
+const LEADER_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Pages of every database have this size, as in every C node.
 const PAGE_BYTES: u32 = 4096;
 
 impl RunningNode {
-    /// Loads the directory, starts the threads and returns once clients can connect.
+    /// Loads the directory, starts the threads and returns once clients can connect. If nobody else has a vote,
+    /// they find a leader then: programs take that for granted.
     ///
     /// # Errors
     /// The directory is in use or cannot be loaded, or the socket cannot listen. Nothing is modified then,
@@ -146,6 +150,7 @@ impl RunningNode {
             disk::run(writer, &work, |done| report.deliver(Message::Disk(done)));
             drop(of_disk);
         })?;
+        let (starting, started) = bounded(0);
         let shell = Box::new(Shell {
             registry: poll.registry().try_clone()?,
             clock,
@@ -163,9 +168,14 @@ impl RunningNode {
             phase: Phase::Serving,
             sleeps_until: None,
             lock,
+            starting: Some(starting),
         });
         let slot = Arc::clone(&desk.slot);
         let loop_thread = threads::start("dqlite-loop", move || run(&slot, shell, poll))?;
+        // Nothing is ever sent: it ends when the loop drops its side, or is late.
+        if started.recv_timeout(LEADER_PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            log::warn!("this node does not lead yet, though nobody else votes");
+        }
         Ok(Self { desk, threads: Mutex::new(vec![disk_thread, loop_thread]) })
     }
 

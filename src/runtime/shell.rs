@@ -2,6 +2,7 @@
 //! wants. Sockets are in `sockets`, the loop itself in `run`.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -88,6 +89,8 @@ pub struct Shell {
     pub sleeps_until: Option<Time>,
     /// The directory is this node's until its last file is closed.
     pub lock: Arc<DirectoryLock>,
+    /// Dropped once clients find a leader, if nothing but this node is needed for that: `start` waits for it.
+    pub starting: Option<Sender<Infallible>>,
 }
 
 /// Where other threads hand in what they finished. Cheap to clone.
@@ -167,9 +170,10 @@ impl Shell {
             while let Some(effect) = self.core.poll_effect() {
                 self.execute(effect);
             }
-            let Some(conn) = self.sockets.to_flush.pop_first() else { return };
+            let Some(conn) = self.sockets.to_flush.pop_first() else { break };
             self.flush(conn);
         }
+        self.starting.take_if(|_| !self.core.is_about_to_lead());
     }
 
     fn handle_messages(&mut self, now: Time) {

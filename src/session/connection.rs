@@ -204,12 +204,44 @@ impl Session {
         }
     }
 
+    /// When the request in hand began, if its interrupt was there already.
+    ///
+    /// Sent in one go the two mean a query with all its rows, and then an answer to the interrupt. But they may
+    /// only have arrived so, and the request may never end by itself: after a while,
+    /// [`Session::hear_interrupt`].
+    #[must_use]
+    pub fn interrupt_that_came_along(&self) -> Option<u64> {
+        let State::Busy(Job { asked: Asked::Run, began_at, .. }) = self.state else { return None };
+        let came_at = self.interrupt_waiting()?;
+        (came_at <= began_at).then_some(began_at)
+    }
+
+    /// Lets an interrupt stop the request that began at `began_at`, if that is still in hand.
+    pub fn hear_interrupt(&mut self, began_at: u64) {
+        if let State::Busy(job) = &mut self.state
+            && job.began_at == began_at
+        {
+            job.began_at = 0;
+        }
+    }
+
+    /// Whether the request in hand is being stopped.
+    #[must_use]
+    pub fn is_interrupted(&self) -> bool {
+        matches!(&self.state, State::Busy(Job { phase: Phase::Running { interrupted: true }, .. }))
+    }
+
+    /// How many bytes had come with the next message, if that is an interrupt.
+    fn interrupt_waiting(&self) -> Option<u64> {
+        let (header, came_at) = self.frames.peek()?;
+        (header.kind == request::INTERRUPT && header.schema == 0).then_some(came_at)
+    }
+
     fn poll_busy(&mut self) -> Option<SessionEvent> {
+        let came_at = self.interrupt_waiting();
         let State::Busy(job) = &mut self.state else { return None };
-        let interrupt = matches!(job.asked, Asked::Run)
-            && self.frames.peek().is_some_and(|(header, came_at)| {
-                header.kind == request::INTERRUPT && header.schema == 0 && came_at > job.began_at
-            });
+        let interrupt =
+            matches!(job.asked, Asked::Run) && came_at.is_some_and(|came_at| came_at > job.began_at);
         match &mut job.phase {
             Phase::Running { interrupted } if interrupt && !*interrupted => {
                 *interrupted = true;

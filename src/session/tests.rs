@@ -279,6 +279,30 @@ fn an_interrupt_sent_along_with_its_query_waits_for_all_rows() {
 }
 
 #[test]
+fn an_interrupt_that_came_along_with_a_statement_can_still_stop_that_one_and_no_later_one() {
+    let mut client = Client::with_database();
+    client.run_query();
+    assert_eq!(client.session.interrupt_that_came_along(), None);
+    client.session.handle_reply(Reply::Message(vec![1]));
+    client.settle();
+
+    client.send(&[query_sql(), INTERRUPT]);
+    assert_eq!(client.events().len(), 1);
+    let began = client.session.interrupt_that_came_along().unwrap();
+    client.session.hear_interrupt(began - 1);
+    assert_eq!((client.events(), client.session.is_interrupted()), (vec![], false));
+    client.session.hear_interrupt(began);
+    assert_eq!((client.events(), client.session.is_interrupted()), (vec![SessionEvent::Interrupt], true));
+    client.session.handle_reply(Reply::Failure(failure::INTERRUPTED));
+    assert_eq!(client.settle(), (vec![], [refusal(&failure::INTERRUPTED), empty()].concat()));
+
+    client.send(&[query_sql(), INTERRUPT]);
+    assert_eq!(client.events().len(), 1);
+    client.session.hear_interrupt(began);
+    assert_eq!(client.events(), []);
+}
+
+#[test]
 fn an_interrupt_stops_the_running_statement_and_is_answered_after_it() {
     let mut client = Client::with_database();
     client.run_query();

@@ -76,6 +76,15 @@ impl Answer {
         }
     }
 
+    /// The code and text of a failure.
+    #[track_caller]
+    pub fn failure(self) -> (u64, String) {
+        match self {
+            Self::Failure { code, text } => (code, text),
+            other => panic!("a failure expected, found {other:?}"),
+        }
+    }
+
     /// The only integer of an answer to a query.
     #[track_caller]
     pub fn integer(self) -> i64 {
@@ -155,6 +164,21 @@ impl Client {
         self.send(&message)
     }
 
+    /// The same connection for another thread, which sends while this one reads.
+    pub fn second_handle(&self) -> TcpStream {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.try_clone().unwrap(),
+            Stream::Unix(_) => panic!("a connection over TCP expected"),
+        }
+    }
+
+    /// Breaks the connection off: the node gets a reset instead of an end.
+    pub fn abort(self) {
+        if let Stream::Tcp(stream) = self.stream {
+            rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+        }
+    }
+
     /// What has come, at most `buffer`; 0 when the node closed the connection. Not to be mixed with
     /// [`Client::answer`], which reads ahead.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -231,15 +255,31 @@ impl Client {
     /// Runs all statements of a text.
     #[track_caller]
     pub fn exec(&mut self, sql: &str, params: &[Param<'_>]) -> Answer {
-        let (sql, params) = (sql.as_bytes(), OwnedParams::new(params));
-        self.must(Request::ExecSql { schema: Schema::V0, db: 0, sql, params: params.view() })
+        let (schema, params) = (schema_for(params), OwnedParams::new(params));
+        self.must(Request::ExecSql { schema, db: 0, sql: sql.as_bytes(), params: params.view() })
+    }
+
+    /// Sends a text to run and does not wait.
+    #[track_caller]
+    pub fn begin_exec(&mut self, sql: &str) {
+        let params = OwnedParams::default();
+        let sql = sql.as_bytes();
+        self.request(&Request::ExecSql { schema: Schema::V0, db: 0, sql, params: params.view() }).unwrap();
+    }
+
+    /// Sends a query and does not wait.
+    #[track_caller]
+    pub fn begin_query(&mut self, sql: &str) {
+        let params = OwnedParams::default();
+        let sql = sql.as_bytes();
+        self.request(&Request::QuerySql { schema: Schema::V0, db: 0, sql, params: params.view() }).unwrap();
     }
 
     /// Runs the only statement of a text and reads all its rows.
     #[track_caller]
     pub fn query(&mut self, sql: &str, params: &[Param<'_>]) -> Answer {
-        let (sql, params) = (sql.as_bytes(), OwnedParams::new(params));
-        let request = Request::QuerySql { schema: Schema::V0, db: 0, sql, params: params.view() };
+        let (schema, params) = (schema_for(params), OwnedParams::new(params));
+        let request = Request::QuerySql { schema, db: 0, sql: sql.as_bytes(), params: params.view() };
         self.call_for_rows(&request).unwrap_or_else(|error| panic!("{request:?}: {error}"))
     }
 
@@ -254,14 +294,14 @@ impl Client {
 
     #[track_caller]
     pub fn exec_prepared(&mut self, stmt: u32, params: &[Param<'_>]) -> Answer {
-        let params = OwnedParams::new(params);
-        self.must(Request::Exec { schema: Schema::V0, db: 0, stmt, params: params.view() })
+        let (schema, params) = (schema_for(params), OwnedParams::new(params));
+        self.must(Request::Exec { schema, db: 0, stmt, params: params.view() })
     }
 
     #[track_caller]
     pub fn query_prepared(&mut self, stmt: u32, params: &[Param<'_>]) -> Answer {
-        let params = OwnedParams::new(params);
-        let request = Request::Query { schema: Schema::V0, db: 0, stmt, params: params.view() };
+        let (schema, params) = (schema_for(params), OwnedParams::new(params));
+        let request = Request::Query { schema, db: 0, stmt, params: params.view() };
         self.call_for_rows(&request).unwrap_or_else(|error| panic!("{request:?}: {error}"))
     }
 
@@ -319,6 +359,11 @@ impl Client {
     pub fn interrupt(&mut self) -> Answer {
         self.must(Request::Interrupt { db: 0 })
     }
+}
+
+/// As Go chooses: the old format says up to 255 parameters.
+fn schema_for(params: &[Param<'_>]) -> Schema {
+    if params.len() <= 255 { Schema::V0 } else { Schema::V1 }
 }
 
 fn owned(response: &Response<'_>) -> Answer {
