@@ -16,6 +16,7 @@ use crate::runtime::connect::Connector;
 use crate::runtime::listen::Listener;
 use crate::runtime::settings::Settings;
 use crate::runtime::{NodeOptions, RunningNode, trace};
+use crate::sqlite::threads;
 
 /// A node and where it is in its life.
 pub struct Node {
@@ -51,7 +52,18 @@ impl Node {
             directory::prepare(&config.directory).err().map(Failure::error)
         };
         let phase = if failure.is_some() { Phase::Failed } else { Phase::Created(None) };
-        let settings = Settings::from_environment();
+        // The earliest moment: what the host wants of SQLite, it has configured before it creates a node.
+        let settings = Settings::from_environment().and_then(|settings| {
+            let mode = threads::initialise(settings.sqlite_threads).map_err(|error| error.to_string())?;
+            if mode.single {
+                log::info!(
+                    "SQLite is in single-thread mode: the library takes turns (locked: {}); a host that uses SQLite \
+                     itself is better off with threads (go-dqlite: GO_DQLITE_MULTITHREAD=1)",
+                    mode.locked
+                );
+            }
+            Ok(settings)
+        });
         (Self { config, connector: Connector::default(), settings, phase }, failure)
     }
 
