@@ -26,6 +26,9 @@ impl TestNode {
 
     /// The same, with other options.
     pub fn start_with(change: impl FnOnce(&mut NodeOptions)) -> Self {
+        // So that the whole suite can be run in another threading mode of SQLite, as the C API would.
+        let settings = Settings::from_environment().unwrap();
+        dqlite::sqlite::threads::initialise(settings.sqlite_threads).unwrap();
         let directory = TempDir::new().unwrap();
         let listener = Listener::bind(b"127.0.0.1:0").unwrap();
         let address = listener.ip_address().unwrap().to_string();
@@ -80,6 +83,6 @@ pub fn options(directory: &Path, address: &str) -> NodeOptions {
         role_management: false,
         target_voters: 3,
         target_standbys: 0,
-        settings: Settings::default(),
+        settings: Settings::from_environment().unwrap(),
     }
 }
