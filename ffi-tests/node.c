@@ -197,6 +197,15 @@ static void start_fails(void)
     dqlite_node_destroy(n);
 
     if (is_ours()) {
+        /* The environment is read when the node is made. */
+        setenv("LIBDQLITE_SQL_WORKERS", "many", 1);
+        n = new_node(2, dir, "127.0.0.1:0");
+        unsetenv("LIBDQLITE_SQL_WORKERS");
+        INT("a wrong variable", 1, dqlite_node_start(n));
+        TEXT("a wrong variable", "LIBDQLITE_SQL_WORKERS: a number from 1 to 64 expected, found 'many'",
+             dqlite_node_errmsg(n));
+        dqlite_node_destroy(n);
+
         n = new_node(2, dir, NULL);
         INT("no address", 2, dqlite_node_start(n));
         dqlite_node_destroy(n);
