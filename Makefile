@@ -2,9 +2,11 @@
 #
 #   make                    the shared and the static library, in dist/
 #   make install            PREFIX, LIBDIR, INCLUDEDIR and DESTDIR as usual
-#   make check              everything that has to pass before a change goes in
+#   make check              everything that has to pass before a change goes in; ends with each part's result and time
+#   make test               of it the Rust tests; bundled-test, ffi-test, install-test, go-test, crash-test, interop-test are the rest
 #   make header             write include/dqlite.h anew from src/ffi and cbindgen.toml
-#   make demo | bench       a small cluster to look at; the benchmarks
+#   make demo               a node, clients, kill -9, restart: to look at
+#   make bench              benchmarks beside the packaged C library, in short; BENCH= for all of it (benches/compare --help)
 #   make deps               look for the tools that are needed; install what is missing where apt and root allow
 #
 # PROFILE=dev (or DEBUG=1) builds fast and unoptimised, in dist/dev.  SQLITE=bundled compiles SQLite into the
@@ -48,7 +50,8 @@ SOURCES  := Cargo.toml Cargo.lock build.rs $(shell find src -name '*.rs')
 # What a program linked with the static library needs besides SQLite; `rustc --print native-static-libs` tells.
 PRIVATE_LIBS := -lgcc_s -lutil -lrt -lpthread -lm -ldl -lc
 
-.PHONY: all shared static install uninstall header check fmt clippy doc test ffi-test go-test bench demo deps clean FORCE
+.PHONY: all shared static install uninstall header check fmt clippy doc test bundled-test ffi-test install-test go-test \
+	crash-test interop-test bench demo deps clean FORCE
 .DELETE_ON_ERROR:
 
 all: shared static
@@ -102,7 +105,10 @@ uninstall:
 header:
 	REWRITE=1 $(CARGO) test --locked --test header
 
-check: fmt clippy doc test ffi-test go-test
+# The Rust tests come last: their summary is what one looks for first.
+PARTS := fmt clippy doc ffi-test install-test go-test crash-test interop-test bundled-test test
+check: deps
+	@MAKE='$(MAKE)' tools/check $(PARTS)
 
 fmt:
 	$(CARGO) fmt --check
@@ -116,17 +122,35 @@ doc:
 test: shared
 	DQLITE_LIBRARY='$(abspath $(DIST)/$(REALNAME))' $(CARGO) test --locked
 
+# The newest SQLite in place of the system's: what touches SQLite must not depend on its release.
+bundled-test:
+	$(CARGO) test --locked --features bundled --lib --test sql_differential
+
 ffi-test: all
 	ffi-tests/run
+
+install-test: all
+	@MAKE='$(MAKE)' tests/install.sh
 
 # Says so where there is no Go toolchain.
 go-test: shared
 	go-dqlite-compat/run '$(abspath $(DIST))'
 
-bench: all
-	@benches/compare '$(DIST)' sid
+# A node killed under load, again and again; its directory is on the disk of the build folder.
+crash-test: shared
+	tests/crash/kill9 '$(abspath $(DIST))' --cycles 200
 
-demo: all
+# Says so where Debian's packages of the C library cannot be fetched.
+interop-test: shared
+	tests/interop/run '$(abspath $(DIST))'
+
+BENCH ?= --runs 1 --seconds 1
+bench: deps
+	@$(MAKE) --no-print-directory shared
+	benches/compare '$(abspath $(DIST))' sid $(BENCH)
+
+demo: deps
+	@$(MAKE) --no-print-directory all
 	demo/run
 
 deps:
