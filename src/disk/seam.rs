@@ -5,6 +5,8 @@
 
 use std::io;
 
+use rustix::io::Errno;
+
 /// How much [`Disk::read_all`] asks for at a time.
 const READ_CHUNK_BYTES: usize = 1 << 20;
 
@@ -147,11 +149,14 @@ impl<D: Disk + ?Sized> Disk for &mut D {
     }
 }
 
-/// Whether an error says that there is no room, so that the same may succeed when there is again.
+/// Whether an error says that there is no room, so that the same may succeed when there is again. Room for open
+/// files counts too: clients can use up a process's descriptors, and nothing is written when a file is not opened.
 #[must_use]
 pub fn is_no_space(error: &io::Error) -> bool {
-    matches!(
+    let no_descriptor = matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE));
+    let no_space = matches!(
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::WriteZero
-    )
+    );
+    no_descriptor || no_space
 }

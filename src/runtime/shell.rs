@@ -151,13 +151,15 @@ impl Shell {
     /// When the loop has something to do next.
     fn next_timeout(&self) -> Option<Time> {
         let draining = if let Phase::Draining(until) = self.phase { Some(until) } else { None };
-        [self.core.poll_timeout(), self.pool.poll_timeout(), draining].into_iter().flatten().min()
+        let accept = self.sockets.accept_again;
+        [self.core.poll_timeout(), self.pool.poll_timeout(), draining, accept].into_iter().flatten().min()
     }
 
     /// Has messages wake the loop from here on; how long it may sleep.
     fn doze(&mut self) -> Option<Duration> {
         self.sleeps_until = self.next_timeout();
-        if !self.inbox.doze() {
+        // The poll does not tell again of bytes that were left in a socket.
+        if !self.inbox.doze() || self.unread_and_wanted().next().is_some() {
             return Some(Duration::ZERO);
         }
         // The poll counts whole milliseconds and rounds up, so it never wakes before its time in vain.

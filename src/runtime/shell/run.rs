@@ -68,8 +68,9 @@ impl Shell {
                     if event.is_writable() {
                         self.sockets.to_flush.insert(conn);
                     }
-                    if event.is_readable() || event.is_read_closed() || event.is_error() {
-                        self.read(conn, buffer, now);
+                    let ends = event.is_read_closed() || event.is_error();
+                    if ends || event.is_readable() {
+                        self.read(conn, buffer, ends, now);
                     }
                 }
             }
@@ -79,6 +80,9 @@ impl Shell {
     /// Everything but waiting: messages, time, what the core wants.
     fn turn(&mut self, buffer: &mut [u8]) {
         let now = self.clock.now();
+        if self.sockets.accept_again.take_if(|at| *at <= now).is_some() {
+            self.accept();
+        }
         self.handle_messages(now);
         self.core.handle_time(now);
         self.pool.handle_timeout(now);

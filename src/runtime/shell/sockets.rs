@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
+use std::time::Duration;
 
 use mio::{Registry, Token};
 
@@ -13,6 +14,12 @@ use crate::node::Core;
 use crate::runtime::executor::SqlConn;
 use crate::runtime::net::{Connection, ReadOutcome, Stream, WriteOutcome};
 use crate::sqlite::Interrupter;
+
+/// How often one socket is read before the others have their turn.
+const READS_PER_TURN: usize = 16;
+
+/// How long a client waits that could not be accepted.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// Where a client's SQL connection is.
 pub(super) enum SqlPlace {
@@ -29,6 +36,8 @@ pub struct Sockets {
     pub(super) to_flush: BTreeSet<ConnId>,
     /// Sockets that may hold bytes which their sessions did not want yet.
     unread: BTreeSet<ConnId>,
+    /// When to look for clients that could not be accepted.
+    pub(super) accept_again: Option<Time>,
     next: u64,
 }
 
@@ -68,16 +77,20 @@ impl Shell {
                 }
                 Ok(None) => return,
                 Err(error) => {
-                    // Out of descriptors: the next readiness tries again.
+                    // Out of descriptors. Nothing tells when there are some again, and the poll does not say
+                    // once more that somebody is waiting.
                     log::warn!("accepting a client failed: {error}");
+                    self.sockets.accept_again = Some(self.clock.now().after(ACCEPT_RETRY));
                     return;
                 }
             }
         }
     }
 
-    pub(super) fn read(&mut self, conn: ConnId, buffer: &mut [u8], now: Time) {
-        loop {
+    /// Reads what there is. The poll tells of an end only once, perhaps along with the last bytes: `ends` says
+    /// that it did, and then the end has to be found.
+    pub(super) fn read(&mut self, conn: ConnId, buffer: &mut [u8], ends: bool, now: Time) {
+        for _ in 0..READS_PER_TURN {
             let Some(connection) = self.sockets.connections.get_mut(&conn) else { return };
             if !self.core.wants_bytes(conn) {
                 self.sockets.unread.insert(conn);
@@ -87,7 +100,7 @@ impl Shell {
             match connection.read(buffer) {
                 ReadOutcome::Bytes(count) => {
                     self.core.handle_bytes(conn, buffer.get(..count).unwrap_or_default(), now);
-                    if count < buffer.len() {
+                    if count < buffer.len() && !ends {
                         return;
                     }
                 }
@@ -95,12 +108,15 @@ impl Shell {
                 ReadOutcome::Gone => return self.drop_socket(conn, now),
             }
         }
+        // Others first; the loop comes back at once.
+        self.sockets.unread.insert(conn);
     }
 
     /// Reads from sockets that were left unread because their sessions had enough.
     pub(super) fn read_on(&mut self, buffer: &mut [u8], now: Time) {
         for conn in self.unread_and_wanted().collect::<Vec<_>>() {
-            self.read(conn, buffer, now);
+            // Its end may have been told while it was not wanted.
+            self.read(conn, buffer, true, now);
         }
     }
 
