@@ -29,7 +29,7 @@ pub const WRITER_PATIENCE: Duration = Duration::from_secs(10);
 /// How long an explicit transaction may idle on the writer slot while others wait; then it is rolled back.
 pub const SLOT_IDLE_MAX: Duration = Duration::from_secs(60);
 
-/// Proposals in flight above which finished transactions wait and merge into one.
+/// Proposals of one database in flight above which its finished transactions wait and merge into one.
 pub const PROPOSALS_IN_FLIGHT_MAX: usize = 3;
 
 /// Pages of one merged FRAMES entry; a single transaction may hold more, and is never split.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::scheduler::{ConnId, Patience, SlotEffect, WriteQueue};
-use crate::base::{Time, limits};
+use crate::base::Time;
 use crate::pages::{Database, Veto, WriterId};
 
 /// The place of a database in the node's list: stable until the next restore.
@@ -48,8 +48,12 @@ pub struct Databases {
     page_size: u32,
     sqlite_version: u32,
     writable: Result<(), Veto>,
-    /// Databases whose queues may have effects; the others need not be looked at.
+    /// Databases whose queues may have effects; the others need not be looked at. So for those below.
     touched: BTreeSet<Slot>,
+    /// Databases that may have transactions to propose.
+    unproposed: BTreeSet<Slot>,
+    /// Databases whose watermark moved: replies that were held for it may leave.
+    moved: BTreeSet<Slot>,
 }
 
 impl Databases {
@@ -65,6 +69,8 @@ impl Databases {
             sqlite_version,
             writable: Err(Veto::NotLeader),
             touched: BTreeSet::new(),
+            unproposed: BTreeSet::new(),
+            moved: BTreeSet::new(),
         }
     }
 
@@ -138,16 +144,42 @@ impl Databases {
             return Hold::Committed;
         }
         state.held.push_back((seq, conn));
+        // Another connection may have made it, whose request goes on.
+        self.unproposed.insert(slot);
         Hold::Held
     }
 
-    /// The databases with replies that wait.
-    pub fn slots_with_held(&self) -> impl Iterator<Item = Slot> {
-        self.list.iter().enumerate().filter(|(_, state)| !state.held.is_empty()).map(|(at, _)| Slot(at))
+    /// A request on the database ended or paused, or one of its entries was committed: there may be something
+    /// to propose.
+    pub fn note_ran(&mut self, slot: Slot) {
+        self.unproposed.insert(slot);
     }
 
-    /// The connections whose replies may leave now, in order.
-    pub fn release(&mut self, slot: Slot) -> Vec<ConnId> {
+    /// A database that may have something to propose.
+    pub(super) fn unproposed(&self) -> Option<Slot> {
+        self.unproposed.first().copied()
+    }
+
+    /// The database has nothing to propose, or not now.
+    pub(super) fn note_proposed(&mut self, slot: Slot) {
+        self.unproposed.remove(&slot);
+    }
+
+    /// Moves the watermark of the database up to version `seq`.
+    pub(super) fn commit_to(&mut self, slot: Slot, seq: u64) {
+        if let Some(state) = self.list.get(slot.0) {
+            state.database.commit_to(seq);
+            self.moved.insert(slot);
+        }
+    }
+
+    /// The next database whose watermark moved, and the connections whose replies may leave by that, in order.
+    pub fn poll_released(&mut self) -> Option<Vec<ConnId>> {
+        let slot = self.moved.pop_first()?;
+        Some(self.release(slot))
+    }
+
+    fn release(&mut self, slot: Slot) -> Vec<ConnId> {
         let Some(state) = self.get_mut(slot) else { return Vec::new() };
         let committed = state.database.committed_seq();
         let mut released = Vec::new();
@@ -174,12 +206,19 @@ impl Databases {
     pub fn discard_speculative(&mut self) -> Vec<ConnId> {
         let mut failed = Vec::new();
         self.touched.extend((0..self.list.len()).map(Slot));
+        self.unproposed.clear();
         for state in &mut self.list {
             state.database.discard_speculative();
             state.pause_or_resume();
             failed.extend(state.held.drain(..).map(|(_, conn)| conn));
         }
         failed
+    }
+
+    /// Whether [`Self::poll_effect`] has anything to look at.
+    #[must_use]
+    pub fn has_touched(&self) -> bool {
+        !self.touched.is_empty()
     }
 
     /// What the queues want done now, the page stores' slots prepared for it.
@@ -216,9 +255,7 @@ impl Databases {
 impl DatabaseState {
     /// Stops granting the slot while too much is speculative, and goes on when it is not.
     pub fn pause_or_resume(&mut self) {
-        let full = self.database.speculative_bytes() > limits::SPECULATIVE_BYTES_MAX
-            || self.database.speculative_count() > limits::SPECULATIVE_TRANSACTIONS_MAX;
-        self.queue.set_paused(full);
+        self.queue.set_paused(self.database.is_overloaded());
     }
 
     /// Tells the page store who may try for its slot: the queue's holder, anybody when there is none, nobody

@@ -42,8 +42,8 @@ pub enum Progress {
         /// The version that the rows were read from.
         read_seq: Option<u64>,
     },
-    /// Another connection has the writer slot. The statement was reset and nothing of it happened; it runs again
-    /// when resumed.
+    /// Another connection has the writer slot, or too much is not committed yet. The statement was reset and
+    /// nothing of it happened, though earlier ones of the same text may be done; it runs again when resumed.
     NeedsSlot,
 }
 

@@ -4,7 +4,7 @@
 //! Invariant (I7): proposals of one database enter the log in the order of its versions, and its watermark moves
 //! in log order, only on the very entry (index and term) that was proposed.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::databases::{Databases, Slot};
 use crate::base::{Index, Payload, Term, limits};
@@ -23,7 +23,8 @@ struct InFlight {
 #[derive(Debug, Default)]
 pub struct Proposer {
     in_flight: VecDeque<InFlight>,
-    next: usize,
+    /// How many of them are each database's.
+    counts: BTreeMap<Slot, usize>,
 }
 
 /// A payload to propose, and what to record when the log took it.
@@ -36,28 +37,26 @@ pub struct Proposal {
 }
 
 impl Proposer {
-    /// The next payload to propose, if something is new and not too much is in flight. Databases take turns.
-    /// Versions that need no entry are committed on the way.
+    /// The next payload to propose, if something is new. Each database may have a few in flight; what is finished
+    /// meanwhile goes into its next one, and one sync carries those of all databases. Versions that need no entry
+    /// are committed on the way.
     pub fn next(&mut self, databases: &mut Databases) -> Option<Proposal> {
-        if self.in_flight.len() >= limits::PROPOSALS_IN_FLIGHT_MAX {
-            return None;
-        }
-        let slots: Vec<Slot> = databases.iter().map(|(slot, _)| slot).collect();
-        let count = slots.len();
-        for at in 0..count {
-            let at = (self.next + at) % count;
-            let Some(&slot) = slots.get(at) else { continue };
-            if let Some(proposal) = self.take(databases, slot) {
-                self.next = at + 1;
+        while let Some(slot) = databases.unproposed() {
+            // Of a database that has enough in flight the next commit reminds.
+            let flying = self.counts.get(&slot).copied().unwrap_or(0);
+            if flying < limits::PROPOSALS_IN_FLIGHT_MAX
+                && let Some(proposal) = self.take(databases, slot)
+            {
                 return Some(proposal);
             }
+            databases.note_proposed(slot);
         }
         None
     }
 
     fn take(&mut self, databases: &mut Databases, slot: Slot) -> Option<Proposal> {
-        let database = &databases.get(slot)?.database;
         loop {
+            let database = &databases.get(slot)?.database;
             let group = database.take_group(
                 limits::GROUP_PAGES_MAX,
                 limits::GROUP_PAGES_MAX * database.page_size() as usize,
@@ -71,27 +70,35 @@ impl Proposer {
             // Nothing that another node could notice: the version stands or falls with the one before it.
             match self.in_flight.iter_mut().rev().find(|flying| flying.slot == slot) {
                 Some(flying) => flying.seq = group.last_seq,
-                None => database.commit_to(group.last_seq),
+                None => databases.commit_to(slot, group.last_seq),
             }
         }
     }
 
     /// The log took the proposal at this place.
     pub fn handle_proposed(&mut self, proposal: &Proposal, index: Index, term: Term) {
+        *self.counts.entry(proposal.slot).or_default() += 1;
         self.in_flight.push_back(InFlight { index, term, slot: proposal.slot, seq: proposal.seq });
     }
 
-    /// The entry at `index` is committed. If it is the oldest in flight, its versions are committed too and the
-    /// database is returned; else the entry is somebody else's and must be applied from its bytes.
-    pub fn handle_committed(&mut self, databases: &Databases, index: Index, term: Term) -> Option<Slot> {
-        let oldest = self.in_flight.front()?;
+    /// The entry at `index` is committed. If it is the oldest in flight, its versions are committed too; else,
+    /// told by `false`, the entry is somebody else's and must be applied from its bytes.
+    pub fn handle_committed(&mut self, databases: &mut Databases, index: Index, term: Term) -> bool {
+        let Some(oldest) = self.in_flight.front() else { return false };
         if oldest.index != index || oldest.term != term {
-            return None;
+            return false;
         }
         let (slot, seq) = (oldest.slot, oldest.seq);
         self.in_flight.pop_front();
-        databases.get(slot)?.database.commit_to(seq);
-        Some(slot)
+        if let Some(count) = self.counts.get_mut(&slot) {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&slot);
+            }
+        }
+        databases.commit_to(slot, seq);
+        databases.note_ran(slot);
+        true
     }
 
     /// How many proposals are on their way.
@@ -103,5 +110,6 @@ impl Proposer {
     /// Leadership is gone: what was in flight is the log's business now.
     pub fn clear(&mut self) {
         self.in_flight.clear();
+        self.counts.clear();
     }
 }

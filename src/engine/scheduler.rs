@@ -5,7 +5,7 @@
 //! while an explicit transaction holds the slot. The queue does not run anything and does not know SQLite: the
 //! page store's slot is the last word, this queue only decides who may try for it next.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::base::{Time, limits};
@@ -42,6 +42,13 @@ pub enum SlotEffect {
     RollBack(ConnId),
 }
 
+impl SlotEffect {
+    /// What a connection that waits is told: it no longer counts once the connection does not wait.
+    fn is_answer_to(self, waiter: ConnId) -> bool {
+        matches!(self, Self::Grant(conn) | Self::Busy(conn) if conn == waiter)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Holder {
     Nobody,
@@ -57,7 +64,11 @@ pub struct WriteQueue {
     patience: Patience,
     holder: Holder,
     paused: bool,
+    /// Ascending by deadline, which is the order in which they came.
     waiting: VecDeque<(ConnId, Time)>,
+    /// Those that were granted and are not done, with the deadlines that they had: who is refused all the same
+    /// gets its old place back.
+    granted: BTreeMap<ConnId, Time>,
     effects: VecDeque<SlotEffect>,
 }
 
@@ -70,6 +81,7 @@ impl WriteQueue {
             holder: Holder::Nobody,
             paused: false,
             waiting: VecDeque::new(),
+            granted: BTreeMap::new(),
             effects: VecDeque::new(),
         }
     }
@@ -107,6 +119,7 @@ impl WriteQueue {
 
     /// The statement of `conn` ended; `holds_slot` says whether its connection still has the slot.
     pub fn handle_done(&mut self, conn: ConnId, holds_slot: bool, now: Time) {
+        self.granted.remove(&conn);
         match self.holder {
             Holder::Running(owner) | Holder::Transaction(owner, _) if owner == conn => {
                 self.holder = if holds_slot { Holder::Transaction(conn, Some(now)) } else { Holder::Nobody };
@@ -122,10 +135,25 @@ impl WriteQueue {
         self.grant_next();
     }
 
-    /// The page store's slot turned out to be taken by `conn`, whose statement was not known to write; `idle` says
-    /// whether none of its statements runs.
-    pub fn handle_taken(&mut self, conn: ConnId, idle: bool, now: Time) {
-        self.holder = if idle { Holder::Transaction(conn, Some(now)) } else { Holder::Running(conn) };
+    /// `conn` tried to write, granted or not, and the page store refused it: another connection has `taken` the
+    /// slot there, whose statement was not known to write; the flag says whether it is idle in a transaction.
+    /// `conn` waits on, in its old place and with its old deadline if it had waited before.
+    pub fn handle_refused(&mut self, conn: ConnId, taken: Option<(ConnId, bool)>, now: Time) {
+        let deadline = self.granted.remove(&conn);
+        match taken {
+            Some((owner, true)) => self.holder = Holder::Transaction(owner, Some(now)),
+            Some((owner, false)) => self.holder = Holder::Running(owner),
+            None if self.holder() == Some(conn) => self.holder = Holder::Nobody,
+            None => {}
+        }
+        let Some(deadline) = deadline else { return self.handle_request(conn, now) };
+        if matches!(self.holder, Holder::Transaction(..)) && self.patience.wait.is_zero() {
+            self.effects.push_back(SlotEffect::Busy(conn));
+            return;
+        }
+        let place = self.waiting.partition_point(|&(_, other)| other < deadline);
+        self.waiting.insert(place, (conn, deadline));
+        self.grant_next();
     }
 
     /// `conn` is being closed: what it holds will be free in a moment, so it turns nobody away any more.
@@ -137,7 +165,8 @@ impl WriteQueue {
 
     /// `conn` is gone, or its request was withdrawn: it neither waits nor holds any more.
     pub fn handle_gone(&mut self, conn: ConnId) {
-        self.waiting.retain(|&(waiter, _)| waiter != conn);
+        self.forget_request(conn);
+        self.effects.retain(|effect| *effect != SlotEffect::RollBack(conn));
         match self.holder {
             Holder::Running(owner) | Holder::Transaction(owner, _) if owner == conn => {
                 self.holder = Holder::Nobody;
@@ -149,7 +178,7 @@ impl WriteQueue {
 
     /// `conn` does not want to run what it waits for any more. What it holds, it goes on holding.
     pub fn handle_withdrawn(&mut self, conn: ConnId, now: Time) {
-        self.waiting.retain(|&(waiter, _)| waiter != conn);
+        self.forget_request(conn);
         match self.holder {
             Holder::Running(owner) if owner == conn => self.holder = Holder::Nobody,
             Holder::Transaction(owner, None) if owner == conn => {
@@ -226,11 +255,19 @@ impl WriteQueue {
         self.paused
     }
 
+    /// What was decided for its request and not told yet must not meet its next one.
+    fn forget_request(&mut self, conn: ConnId) {
+        self.waiting.retain(|&(waiter, _)| waiter != conn);
+        self.effects.retain(|effect| !effect.is_answer_to(conn));
+        self.granted.remove(&conn);
+    }
+
     fn grant_next(&mut self) {
         if self.holder == Holder::Nobody
             && !self.paused
-            && let Some((conn, _)) = self.waiting.pop_front()
+            && let Some((conn, deadline)) = self.waiting.pop_front()
         {
+            self.granted.insert(conn, deadline);
             self.holder = Holder::Running(conn);
             self.effects.push_back(SlotEffect::Grant(conn));
         }
@@ -351,7 +388,37 @@ mod tests {
         }
         queue.handle_gone(B);
         queue.handle_gone(A);
-        assert_eq!(drain(&mut queue), [SlotEffect::Grant(A), SlotEffect::Grant(C)]);
+        assert_eq!(drain(&mut queue), [SlotEffect::Grant(C)]);
+    }
+
+    #[test]
+    fn who_is_refused_in_spite_of_its_grant_keeps_its_place_and_its_deadline() {
+        let mut queue = queue(100);
+        queue.handle_request(A, Time(0));
+        queue.handle_request(B, Time(10));
+        assert_eq!(drain(&mut queue), [SlotEffect::Grant(A)]);
+        // C took the slot by itself, in a transaction.
+        queue.handle_refused(A, Some((C, true)), Time(50));
+        queue.handle_timeout(Time(99));
+        assert_eq!(drain(&mut queue), []);
+        queue.handle_timeout(Time(100));
+        assert_eq!(drain(&mut queue), [SlotEffect::Busy(A)], "not a moment later than its first deadline");
+        queue.handle_done(C, false, Time(105));
+        assert_eq!(drain(&mut queue), [SlotEffect::Grant(B)]);
+        queue.handle_request(A, Time(106));
+        queue.handle_refused(B, Some((C, false)), Time(106));
+        queue.handle_done(C, false, Time(107));
+        assert_eq!(drain(&mut queue), [SlotEffect::Grant(B)], "before A, which came later");
+    }
+
+    #[test]
+    fn a_grant_that_nobody_took_does_not_meet_the_next_request_of_its_connection() {
+        let mut queue = queue(100);
+        queue.handle_request(A, Time(0));
+        queue.handle_request(B, Time(0));
+        queue.handle_withdrawn(A, Time(1));
+        queue.handle_request(A, Time(2));
+        assert_eq!(drain(&mut queue), [SlotEffect::Grant(B)]);
     }
 
     #[test]

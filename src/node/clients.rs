@@ -13,6 +13,7 @@ use crate::base::Time;
 use crate::codec::client::{Failure, failure};
 use crate::engine::jobs::SqlRequest;
 use crate::engine::{ConnId, Slot};
+use crate::pages::WriterId;
 use crate::session::{Reply, Session, SessionEvent, Sql};
 
 /// One client.
@@ -196,7 +197,12 @@ impl Core {
         let Some(client) = self.clients.get_mut(&conn) else { return };
         client.sql = Place::None;
         if let Some(slot) = client.database.take() {
+            if let Some(state) = self.databases.get(slot) {
+                // In case SQLite could not close it: nobody else could ever write.
+                state.database.release(WriterId(conn.0));
+            }
             self.databases.forget(slot, conn);
+            self.databases.note_ran(slot);
         }
         let ready = self.is_ready();
         let Some(client) = self.clients.get_mut(&conn) else { return };
@@ -250,7 +256,7 @@ impl Core {
             SessionEvent::Sql(sql) if self.is_ready() || matches!(sql, Sql::Finalize { .. }) => {
                 self.run_sql(conn, sql, now);
             }
-            SessionEvent::Sql(sql) => self.wait_for_leadership(conn, Wait::Request(sql)),
+            SessionEvent::Sql(sql) => self.wait_for_leadership(conn, Wait::Request(sql), now),
             SessionEvent::Open { name } => self.check_open(conn, name, now),
             SessionEvent::Interrupt => self.interrupt(conn, now),
             SessionEvent::MoreRows => self.resume(conn),
@@ -270,8 +276,11 @@ impl Core {
         }
     }
 
-    pub(super) fn wait_for_leadership(&mut self, conn: ConnId, wait: Wait) {
-        if let Some(client) = self.clients.get_mut(&conn) {
+    pub(super) fn wait_for_leadership(&mut self, conn: ConnId, wait: Wait, now: Time) {
+        if self.waits_for_room() {
+            // Nobody knows for how long.
+            self.fail(conn, &failure::FULL, now);
+        } else if let Some(client) = self.clients.get_mut(&conn) {
             client.wait = wait;
         }
     }
@@ -289,6 +298,17 @@ impl Core {
         }
     }
 
+    /// There is no room for the entry with which serving begins.
+    pub(super) fn fail_whoever_waits_for_leadership(&mut self, now: Time) {
+        for conn in self.all_clients() {
+            let waits =
+                |client: &Client| matches!(client.wait, Wait::Request(_) | Wait::Opening(_) | Wait::Node(_));
+            if self.clients.get(&conn).is_some_and(waits) {
+                self.fail(conn, &failure::FULL, now);
+            }
+        }
+    }
+
     /// Leadership is gone: nothing that is under way can be confirmed, and no database stays open. `held` are the
     /// clients whose answers waited for a version that is dropped.
     pub(super) fn fail_clients(&mut self, held: &[ConnId], now: Time) {
@@ -297,11 +317,12 @@ impl Core {
             let Some(client) = self.clients.get_mut(&conn) else { continue };
             client.session.handle_database_closed();
             let answer = match client.wait {
-                Wait::Opening(_) | Wait::Request(_) | Wait::Node(_) | Wait::Slot(_) => {
+                Wait::Opening(_) | Wait::Request(_) | Wait::Node(_) | Wait::Slot(Some(_)) => {
                     Some(failure::NOT_LEADER)
                 }
-                Wait::Held(_) => Some(failure::LEADERSHIP_LOST),
-                Wait::Written => Some(failure::LEADERSHIP_LOST),
+                // Earlier statements of the same text may have written already.
+                Wait::Slot(None) => Some(failure::LEADERSHIP_LOST),
+                Wait::Held(_) | Wait::Written => Some(failure::LEADERSHIP_LOST),
                 Wait::Nothing | Wait::Running | Wait::Internal => None,
             };
             debug_assert!(!held.contains(&conn) || answer.is_some(), "a held answer waits for its version");
@@ -330,7 +351,7 @@ impl Core {
         if self.is_ready() {
             self.open(conn, name);
         } else {
-            self.wait_for_leadership(conn, Wait::Opening(name));
+            self.wait_for_leadership(conn, Wait::Opening(name), now);
         }
     }
 

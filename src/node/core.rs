@@ -5,7 +5,7 @@
 //! has exactly one answer or a closed connection; everything that iterates into an effect does so in a fixed
 //! order. Clients' requests are in `clients`, requests about the node in `requests`.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::clients::Client;
@@ -16,7 +16,7 @@ use crate::base::{Entry, EntryKind, Index, NodeId, Term, Time};
 use crate::consensus::{self, Consensus, SnapshotMeta};
 use crate::engine::apply::Applier;
 use crate::engine::proposer::Proposer;
-use crate::engine::{ConnId, Databases, Patience, Slot};
+use crate::engine::{ConnId, Databases, Patience};
 use crate::pages::{Database, Veto, View};
 
 /// The settings of a node.
@@ -65,8 +65,6 @@ pub struct Core {
     pub(super) weight: u64,
     /// Clients that wait for a change of the cluster, in the order in which they asked.
     pub(super) changes: VecDeque<(ConnId, Pending)>,
-    /// Databases with replies that may be released.
-    pub(super) dirty: BTreeSet<Slot>,
     /// Statements whose interrupt came along with them: when it is heard, and which they are.
     pub(super) early_interrupts: VecDeque<(Time, ConnId, u64)>,
     proposer: Proposer,
@@ -108,7 +106,6 @@ impl Core {
             effects: VecDeque::new(),
             weight: 0,
             changes: VecDeque::new(),
-            dirty: BTreeSet::new(),
             early_interrupts: VecDeque::new(),
             proposer: Proposer::default(),
             applier: Applier::default(),
@@ -190,6 +187,12 @@ impl Core {
         !self.ready && self.failed.is_none() && self.consensus.is_only_voter()
     }
 
+    /// Why this node takes no part any more, if so.
+    #[must_use]
+    pub fn unavailable(&self) -> Option<&str> {
+        self.failed.as_deref()
+    }
+
     /// Whether this node leads.
     pub(super) fn is_leading(&self) -> bool {
         self.leading
@@ -202,7 +205,7 @@ impl Core {
             self.propose(now);
             let followed = self.follow_consensus(now);
             let released = self.release(now);
-            if !queued && !followed && !released {
+            if !queued && !followed && !released && !self.databases.has_touched() {
                 return;
             }
         }
@@ -223,7 +226,6 @@ impl Core {
                 }
             }
         }
-        self.dirty.extend(self.databases.slots_with_held());
     }
 
     fn follow_consensus(&mut self, now: Time) -> bool {
@@ -272,12 +274,14 @@ impl Core {
         }
     }
 
-    fn apply(&mut self, entries: &[Entry], now: Time) {
+    /// Applies committed entries, as many as consensus hands out at once.
+    pub(super) fn apply(&mut self, entries: &[Entry], now: Time) {
         for entry in entries {
+            self.apply_one(entry, now);
             if self.failed.is_some() {
+                // It does not count as applied: no snapshot may cover it.
                 return;
             }
-            self.apply_one(entry, now);
             self.applied = (entry.index, entry.term);
             self.schedule.handle_applied(entry.index, entry.payload.len());
         }
@@ -292,8 +296,7 @@ impl Core {
             EntryKind::Barrier => {}
             EntryKind::Change => self.finish_changes(entry.index, entry.term, now),
             EntryKind::Command => {
-                if let Some(slot) = self.proposer.handle_committed(&self.databases, entry.index, entry.term) {
-                    self.dirty.insert(slot);
+                if self.proposer.handle_committed(&mut self.databases, entry.index, entry.term) {
                     return;
                 }
                 let bytes = entry.payload.contiguous();
@@ -339,9 +342,9 @@ impl Core {
     /// Sends the replies whose versions are committed now.
     fn release(&mut self, now: Time) -> bool {
         let mut released = false;
-        while let Some(slot) = self.dirty.pop_first() {
-            for conn in self.databases.release(slot) {
-                released = true;
+        while let Some(conns) = self.databases.poll_released() {
+            released = true;
+            for conn in conns {
                 self.send_held(conn, now);
             }
         }
@@ -357,8 +360,17 @@ impl Core {
         let failed = self.databases.discard_speculative();
         self.databases.set_writable(Err(Veto::Full));
         for conn in failed {
-            self.fail_held(conn, now);
+            self.fail_held(conn);
         }
+        self.fail_lost_changes(lost_from, now);
+        if !self.ready {
+            self.fail_whoever_waits_for_leadership(now);
+        }
+    }
+
+    /// Whether this node leads and cannot serve before there is room on the disk again.
+    pub(super) fn waits_for_room(&self) -> bool {
+        self.full && !self.ready
     }
 
     fn lose_leadership(&mut self, now: Time) {

@@ -59,7 +59,7 @@ impl Core {
             | SessionEvent::Transfer { .. }
                 if !self.is_ready() =>
             {
-                self.wait_for_leadership(conn, Wait::Node(event));
+                self.wait_for_leadership(conn, Wait::Node(event), now);
             }
             SessionEvent::Add { id, address } => match String::from_utf8(address) {
                 Ok(_) if id == NodeId(0) => self.fail(conn, &failure::BAD_ID, now),
@@ -151,6 +151,14 @@ impl Core {
     pub(super) fn fail_changes(&mut self, now: Time) {
         for conn in self.take_changes(|pending| !matches!(pending, Pending::Transfer(_))) {
             self.fail(conn, &failure::MEMBERSHIP_LEADERSHIP_LOST, now);
+        }
+    }
+
+    /// Entries from `lost_from` on are lost for want of room, and so are the changes in them.
+    pub(super) fn fail_lost_changes(&mut self, lost_from: Index, now: Time) {
+        let lost = |pending| matches!(pending, Pending::Entry(index, _) if index >= lost_from);
+        for conn in self.take_changes(lost) {
+            self.fail(conn, &Refusal::Io.into(), now);
         }
     }
 

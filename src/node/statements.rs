@@ -7,6 +7,7 @@ use crate::base::{Time, limits};
 use crate::codec::client::{Failure, failure};
 use crate::engine::jobs::{Outcome, Progress, SqlRequest, text_looks_like_write};
 use crate::engine::{ConnId, Hold, Slot, SlotEffect};
+use crate::pages::WriterId;
 use crate::session::{Reply, Sql};
 
 /// What an idle transaction's client is told.
@@ -23,6 +24,7 @@ impl Core {
         let Some(client) = self.clients.get_mut(&conn) else { return };
         client.sql = Place::Idle;
         let Some(slot) = client.database else { return };
+        self.databases.note_ran(slot);
         let answered = !matches!(client.wait, Wait::Internal);
         let void = std::mem::take(&mut client.void);
         if client.gone || void {
@@ -45,6 +47,11 @@ impl Core {
             }
             Progress::Batch { messages, read_seq } => {
                 client.wait = Wait::Held(Reply::RowsPart(messages));
+                if let Some(state) = self.databases.get_mut(slot) {
+                    // From here on it is the client that others may have to wait for: not without a limit.
+                    let holds_slot = state.database.slot_holder() == Some(WriterId(conn.0));
+                    state.queue.handle_done(conn, holds_slot, now);
+                }
                 self.hold_or_send(conn, slot, read_seq, now);
             }
             Progress::Done(outcome) => self.finish(conn, slot, outcome, now),
@@ -54,16 +61,20 @@ impl Core {
 
     /// The slot was not to be had: whoever has it is the queue's holder now, and `conn` waits.
     pub(super) fn queue_again(&mut self, conn: ConnId, slot: Slot, now: Time) {
-        let is_idle = |owner: ConnId| self.clients.get(&owner).is_none_or(|client| client.sql != Place::Busy);
+        let is_idle = |owner| self.clients.get(&owner).is_some_and(|client| client.sql == Place::Idle);
         let Some(state) = self.databases.get(slot) else { return };
         let taken = state.database.slot_holder().map(|owner| ConnId(owner.0)).filter(|owner| *owner != conn);
         let taken = taken.map(|owner| (owner, is_idle(owner)));
-        let Some(state) = self.databases.get_mut(slot) else { return };
-        match taken {
-            Some((owner, idle)) => state.queue.handle_taken(owner, idle, now),
-            None => state.queue.handle_done(conn, false, now),
+        if let Some(state) = self.databases.get_mut(slot) {
+            // Too much that is not committed is a reason to wait, too.
+            state.pause_or_resume();
+            if taken.is_none() && state.queue.is_paused() {
+                state.queue.handle_done(conn, false, now);
+                state.queue.handle_request(conn, now);
+            } else {
+                state.queue.handle_refused(conn, taken, now);
+            }
         }
-        state.queue.handle_request(conn, now);
     }
 
     pub(super) fn finish(&mut self, conn: ConnId, slot: Slot, outcome: Outcome, now: Time) {
@@ -78,7 +89,11 @@ impl Core {
         match outcome.reply {
             Some(reply) => {
                 client.wait = Wait::Held(reply);
-                self.hold_or_send(conn, slot, outcome.published.max(outcome.read_seq), now);
+                let lost = |seq: &u64| {
+                    self.databases.get(slot).is_some_and(|state| state.database.was_discarded(*seq))
+                };
+                let seq = outcome.published.filter(lost).or(outcome.published.max(outcome.read_seq));
+                self.hold_or_send(conn, slot, seq, now);
             }
             None => {
                 client.wait = Wait::Nothing;
@@ -92,7 +107,7 @@ impl Core {
             Hold::Committed => self.send_held(conn, now),
             Hold::Held => {}
             // It was finished while the disk ran full.
-            Hold::Discarded => self.fail_held(conn, now),
+            Hold::Discarded => self.fail_held(conn),
         }
     }
 
@@ -115,6 +130,9 @@ impl Core {
         let Some(client) = self.clients.get_mut(&conn) else { return };
         client.wait = Wait::Running;
         client.sql = Place::Busy;
+        if let Some(state) = client.database.and_then(|slot| self.databases.get_mut(slot)) {
+            state.queue.handle_activity(conn);
+        }
         self.effects.push_back(Effect::ResumeSql { conn });
     }
 
@@ -208,18 +226,28 @@ impl Core {
                         self.fail(conn, &failure::LOCKED, now);
                     }
                 }
-                SlotEffect::RollBack(conn) => self.roll_back_idle(conn),
+                SlotEffect::RollBack(conn) => self.roll_back_idle(conn, slot, now),
             }
             acted = true;
         }
         acted
     }
 
-    /// The version that the client's answer waited for will never be: there is no room for it.
-    pub(super) fn fail_held(&mut self, conn: ConnId, now: Time) {
+    /// The version that the client's answer waited for will never be: there is no room for it. A transaction
+    /// that saw it must not go on, nor a query.
+    pub(super) fn fail_held(&mut self, conn: ConnId) {
         if self.clients.get(&conn).is_some_and(|client| matches!(client.wait, Wait::Held(_))) {
-            self.fail(conn, &Failure::new(13, "database or disk is full"), now);
+            self.fail_and_roll_back(conn, failure::FULL);
         }
+    }
+
+    /// Refuses the request in hand, and takes back what its connection has open before the next one begins.
+    fn fail_and_roll_back(&mut self, conn: ConnId, failure: Failure) {
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        client.preparing = None;
+        client.session.handle_reply(Reply::Failure(failure));
+        self.effects.push_back(Effect::Flush { conn });
+        self.start_internal(conn, SqlRequest::Rollback);
     }
 
     pub(super) fn granted(&mut self, conn: ConnId, slot: Slot, now: Time) {
@@ -247,12 +275,24 @@ impl Core {
         }
     }
 
-    pub(super) fn roll_back_idle(&mut self, conn: ConnId) {
+    pub(super) fn roll_back_idle(&mut self, conn: ConnId, slot: Slot, now: Time) {
         let Some(client) = self.clients.get_mut(&conn) else { return };
-        if client.sql == Place::Idle && matches!(client.wait, Wait::Nothing) {
-            log::warn!("a transaction idled while others waited to write: rolled back");
-            client.rolled_back = true;
-            self.start_internal(conn, SqlRequest::Rollback);
+        let idle = client.sql == Place::Idle;
+        match client.wait {
+            Wait::Nothing if idle => {
+                client.rolled_back = true;
+                self.start_internal(conn, SqlRequest::Rollback);
+            }
+            // The client does not take the rows that it asked for.
+            Wait::Written if idle => self.fail_and_roll_back(conn, idled_too_long()),
+            _ => {
+                // It does not idle for its client's sake: looked at again later.
+                if let Some(state) = self.databases.get_mut(slot) {
+                    state.queue.handle_done(conn, true, now);
+                }
+                return;
+            }
         }
+        log::warn!("a transaction idled while others waited to write: rolled back");
     }
 }

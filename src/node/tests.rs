@@ -18,6 +18,8 @@ use crate::engine::{ConnId, Patience};
 use crate::pages::{Changes, Database, Page, Refusal, Veto, View, WriterId};
 use crate::session::{Reply, Sql};
 
+mod stuck;
+
 const A: ConnId = ConnId(1);
 const B: ConnId = ConnId(2);
 const C: ConnId = ConnId(3);
@@ -408,6 +410,7 @@ fn a_full_disk_fails_the_writers_keeps_the_readers_and_heals() {
     world.core.handle_persist_failed(ticket, true, "no space left", world.now);
     world.collect();
     assert_eq!(world.answers(A), ["failure 13 database or disk is full"]);
+    world.end_job(Outcome::default());
     let database = Arc::clone(&world.databases[&A]);
     assert_eq!(database.head_seq(), database.committed_seq(), "the lost version is gone");
     world.exec(A, "SELECT 1");

@@ -10,6 +10,7 @@ use super::{
     pending_page,
 };
 use crate::base::PageNo;
+use crate::base::limits::{SPECULATIVE_BYTES_MAX, SPECULATIVE_TRANSACTIONS_MAX};
 
 /// Up to this many pages a transaction is worked in while the mutex is held, which lets it reuse the nodes of a
 /// version that nobody pinned; larger ones are prepared before, so that nobody waits for them.
@@ -249,6 +250,14 @@ impl Database {
     #[must_use]
     pub fn speculative_bytes(&self) -> usize {
         self.chain().speculative_bytes()
+    }
+
+    /// Whether so much is finished and not committed that nobody should add to it.
+    #[must_use]
+    pub fn is_overloaded(&self) -> bool {
+        let chain = self.chain();
+        chain.speculative_bytes() > SPECULATIVE_BYTES_MAX
+            || chain.speculative_count() > SPECULATIVE_TRANSACTIONS_MAX
     }
 
     /// How many finished transactions are not committed yet.

@@ -53,6 +53,8 @@ table! {
     DESCRIBE_FORMAT = 15 "bad format version";
     /// The transfer did not end in time.
     TRANSFER_FAILED = 1 "leadership transfer failed";
+    /// There is no room on the disk for what was to be written.
+    FULL = 13 "database or disk is full";
     /// Another connection holds the database.
     LOCKED = 5 "database is locked";
     /// The snapshot read is older than the last write.

@@ -233,6 +233,12 @@ impl SqlConn {
                 Err(Halt::NeedsSlot) => return Turn::NeedsSlot(Job::Script(script)),
                 Err(Halt::Failed(failure)) => return Turn::Reply(Reply::Failure(failure)),
             }
+            if self.published.is_some()
+                && !self.conn.in_transaction()
+                && self.control.database().is_overloaded()
+            {
+                return Turn::NeedsSlot(Job::Script(script));
+            }
             threads::yield_now();
         }
     }

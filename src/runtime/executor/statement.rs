@@ -114,7 +114,11 @@ impl SqlConn {
     }
 
     pub(super) fn note_versions(&mut self) {
-        self.published = self.published.max(self.control.last_published());
+        // A version that was discarded must be noticed, whatever came after it.
+        let lost = self.published.is_some_and(|seq| self.control.database().was_discarded(seq));
+        if let Some(seq) = self.control.last_published().filter(|_| !lost) {
+            self.published = Some(seq);
+        }
         self.read = self.read.max(self.control.read_seq());
     }
 

@@ -307,3 +307,20 @@ fn vacuum_shrinks_the_database() {
     database.commit_to(database.head_seq());
     assert_eq!(count(&mut conn), 10);
 }
+
+#[test]
+fn a_long_text_stops_when_too_much_is_not_committed_and_tells_what_was_lost_meanwhile() {
+    let (database, mut conn) = with_table();
+    let statements = limits::SPECULATIVE_TRANSACTIONS_MAX + 10;
+    let text = "INSERT INTO t(b) VALUES(1);".repeat(statements);
+    let progress = start(&mut conn, exec_sql(&text, &[]));
+    assert!(matches!(progress, Progress::NeedsSlot), "{progress:?}");
+    assert!(database.is_overloaded() && database.speculative_count() < statements);
+    assert_eq!(database.slot_holder(), None);
+    // Nothing was committed, and the rest of the text must not hide that.
+    database.discard_speculative();
+    let outcome = done(conn.resume());
+    assert!(outcome.published.is_some_and(|seq| database.was_discarded(seq)), "{outcome:?}");
+    database.commit_to(database.head_seq());
+    assert_eq!(count(&mut conn), 9);
+}
