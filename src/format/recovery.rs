@@ -151,6 +151,11 @@ impl SegmentFile {
         self.end.as_ref().map_or_else(|error| error.text.clone(), |()| String::new())
     }
 
+    /// Whether no entry was ever written to it: it is blank, or was prepared for the first one.
+    fn unused(&self) -> bool {
+        self.blank || (self.format_good && self.entries.is_empty() && self.tail_zero)
+    }
+
     fn malformed(&self) -> bool {
         self.end.as_ref().is_err_and(|error| error.class == Class::Malformed)
     }

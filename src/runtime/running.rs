@@ -123,7 +123,7 @@ impl RunningNode {
         listener.listen().map_err(StartError::new)?;
         let acceptor = Acceptor::from(listener);
         let clock = Clock::start();
-        let writer_state = writer_state(&loaded);
+        let writer_state = WriterState::from(&loaded);
         let snapshot_time = loaded.newest_snapshot_time;
         let restored = restored(loaded, bootstrapped).map_err(StartError::new)?;
         let core = Core::new(core_config(&options), restored, clock.now())
@@ -234,15 +234,6 @@ fn core_config(options: &NodeOptions) -> CoreConfig {
 
 fn writer_config(options: &NodeOptions) -> WriterConfig {
     WriterConfig { block_size: options.block_size.unwrap_or(4096), ..WriterConfig::default() }
-}
-
-fn writer_state(loaded: &Loaded) -> WriterState {
-    WriterState {
-        next_index: loaded.last_index.next(),
-        metadata_version: loaded.metadata_version,
-        closed: loaded.closed_segments.clone(),
-        snapshot_index: loaded.snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.index),
-    }
 }
 
 /// What the loader found, as the core wants it.

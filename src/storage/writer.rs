@@ -22,6 +22,7 @@ mod truncate;
 use std::collections::VecDeque;
 
 use super::io::{Io, StorageError};
+use super::loader::Loaded;
 use super::segment_file::{Closing, OpenSegment, Preparation};
 use crate::base::limits::{BATCH_ENTRIES_MAX, SEGMENT_BYTES};
 use crate::base::{Entry, Index, NodeId, Term};
@@ -61,6 +62,17 @@ pub struct WriterState {
     pub closed: Vec<(Index, Index)>,
     /// The last index that the newest snapshot covers; 0 when there is none.
     pub snapshot_index: Index,
+}
+
+impl From<&Loaded> for WriterState {
+    fn from(loaded: &Loaded) -> Self {
+        Self {
+            next_index: loaded.last_index.next(),
+            metadata_version: loaded.metadata_version,
+            closed: loaded.closed_segments.clone(),
+            snapshot_index: loaded.snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.index),
+        }
+    }
 }
 
 /// The one owner of the data directory of a running node.

@@ -208,7 +208,7 @@ impl<'a> Planner<'a> {
             }
             index = index.next();
         }
-        if self.log.open.iter().any(|file| !file.blank) {
+        if self.log.open.iter().any(|file| !file.unused()) {
             // Where the log ended when the open segment was begun cannot be told.
             return Err(self.unexpected(segment));
         }

@@ -8,7 +8,7 @@ impl Planner<'_> {
     /// Takes what is good of the open segments; each becomes a closed one or goes.
     pub(super) fn open(&mut self) -> Result<(), FormatError> {
         for file in &self.log.open {
-            if file.blank {
+            if file.unused() {
                 self.unlink(&file.name);
             } else if let Some(why) = self.cut_off.clone() {
                 if !self.settings.auto_recovery {

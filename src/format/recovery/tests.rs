@@ -151,6 +151,26 @@ fn what_follows_a_torn_end_is_put_aside_or_refused_but_never_moved_up() {
 }
 
 #[test]
+fn a_segment_prepared_behind_a_torn_end_or_a_cut_short_truncation_stands_in_nobodys_way() {
+    let mut torn = segment_bytes(5, 6, 0);
+    torn[8 + 40 + 33] ^= 1;
+    let mut prepared = SEGMENT_HEADER.to_vec();
+    prepared.resize(4096, 0);
+    let unlink = Step::Unlink { name: "open-2".to_owned() };
+    let mut log =
+        Log { closed: vec![closed(1, 4)], open: vec![file("open-1", &torn), file("open-2", &prepared)] };
+    for settings in [RECOVER, STRICT] {
+        let found = plan(&log, None, settings).unwrap();
+        assert_eq!(range(&found), (1, 5));
+        assert_eq!(found.steps.last(), Some(&unlink));
+    }
+    log.closed.push(closed(1, 2));
+    log.open.remove(0);
+    let found = plan(&log, None, STRICT).unwrap();
+    assert_eq!(found.steps, [Step::Unlink { name: closed_name(Index(1), Index(2)) }, unlink]);
+}
+
+#[test]
 fn a_beginning_beside_the_whole_is_dropped_only_if_it_says_the_same() {
     let mut log = Log { closed: vec![closed(1, 4), closed(1, 2), closed(5, 6)], open: Vec::new() };
     let found = plan(&log, None, STRICT).unwrap();

@@ -6,7 +6,8 @@ mod order;
 mod room;
 mod script;
 
-use crate::base::{Entry, EntryKind, Index, Payload, Term};
+use crate::base::{Entry, EntryKind, Index, NodeId, Payload, Role, Term};
+use crate::codec::membership::{Configuration, Server};
 use crate::disk::FaultDisk;
 use crate::storage::{FinishedSnapshot, PageSource, SnapshotHeader, write_snapshot};
 
@@ -22,8 +23,20 @@ pub(super) fn fresh(disk: &FaultDisk) -> Writer<FaultDisk> {
     Writer::new(disk.clone(), state, small(false))
 }
 
-/// An entry whose bytes say which one it is, so that an old one in a wrong place is found.
+/// A cluster of node 1 alone.
+fn alone(address: &str) -> Vec<u8> {
+    let server = Server { id: NodeId(1), address: address.to_owned(), role: Role::Voter };
+    Configuration { servers: vec![server] }.encode()
+}
+
+/// An entry whose bytes say which one it is, so that an old one in a wrong place is found. The first one of a
+/// log is a configuration.
 pub(super) fn entry(index: u64, term: u64, len: usize) -> Entry {
+    if index == 1 && len >= 24 {
+        let address = format!("{term:.>width$}", width = len - 19);
+        let (kind, payload) = (EntryKind::Change, Payload::from_bytes(&alone(&address)));
+        return Entry { index: Index(1), term: Term(term), kind, payload };
+    }
     let mut bytes = Vec::with_capacity(len);
     while bytes.len() < len {
         bytes.extend_from_slice(&(index * 1_000_003 + term * 7919 + bytes.len() as u64).to_le_bytes());
@@ -56,7 +69,14 @@ impl PageSource for TwoPages {
     }
     fn page(&self, number: u32, out: &mut Vec<u8>) {
         let byte = u8::try_from(number).unwrap();
-        out.extend((0..512u32).map(|at| byte ^ u8::try_from(at % 251).unwrap()));
+        let mut page: Vec<u8> = (0..512u32).map(|at| byte ^ u8::try_from(at % 251).unwrap()).collect();
+        if number == 1 {
+            page[..16].copy_from_slice(b"SQLite format 3\0");
+            page[16..18].copy_from_slice(&[2, 0]);
+            page[24..32].copy_from_slice(&[0, 0, 0, 1, 0, 0, 0, 2]);
+            page[92..96].copy_from_slice(&[0, 0, 0, 1]);
+        }
+        out.append(&mut page);
     }
 }
 
@@ -77,7 +97,7 @@ pub(super) fn header(index: u64, term: u64) -> SnapshotHeader {
         index: Index(index),
         time: 7,
         configuration_index: Index(1),
-        configuration: vec![1, 0, 0, 0, 0, 0, 0, 0],
+        configuration: alone("a"),
     }
 }
 

@@ -239,7 +239,7 @@ fn the_files_of_a_snapshot_are_written_synced_and_read_back() {
         trace[3..],
         [
             "create tmp-snapshot-2-5-7.meta",
-            "write tmp-snapshot-2-5-7.meta 0+40",
+            "write tmp-snapshot-2-5-7.meta 0+56",
             "sync tmp-snapshot-2-5-7.meta"
         ]
     );
@@ -352,6 +352,6 @@ fn a_real_directory_gets_the_same_files() {
     writer.close().unwrap();
     assert_eq!(size(&mut disk, "0000000000000001-0000000000000002"), Some(8 + 16 + 2 * (16 + 64)));
     assert_eq!(size(&mut disk, "metadata1"), Some(32));
-    assert_eq!(size(&mut disk, "snapshot-1-2-7.meta"), Some(40));
+    assert_eq!(size(&mut disk, "snapshot-1-2-7.meta"), Some(56));
     assert_eq!(crate::disk::Disk::list(&mut disk).unwrap().len(), 4);
 }

@@ -12,6 +12,10 @@ fn check_all(run: &Run, seeds: u64) {
     for (seed, survival) in survivals(seeds) {
         let left = run.disk.fork(seed);
         left.crash(survival);
+        for auto_recovery in [true, false] {
+            let found = run.check_loaded(&left.fork(seed), auto_recovery);
+            found.unwrap_or_else(|text| panic!("{survival:?} {seed}: {text}"));
+        }
         run.check(&left).unwrap_or_else(|text| panic!("{survival:?} {seed}: {text}"));
     }
 }

@@ -7,6 +7,7 @@ use super::*;
 use crate::base::NodeId;
 use crate::disk::fault::Survival;
 use crate::storage::StorageError;
+use crate::storage::loader::{self, LoadOptions, Loaded};
 
 /// One thing asked of the writer.
 #[derive(Clone, Debug)]
@@ -35,28 +36,53 @@ pub(super) enum Step {
     /// All that can be done ahead.
     Ahead,
     Close,
+    /// The process is killed, and another one loads what it left.
+    Restart,
 }
 
 /// What a start finds, reduced to what was promised.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct View {
     pub metadata: (u64, u64, u64),
     pub snapshot: (u64, u64),
     /// The log above the snapshot.
     pub log: BTreeMap<u64, (u64, Vec<u8>)>,
+    /// What may stand in the log up to the snapshot, for followers that lag.
+    pub below: BTreeMap<u64, (u64, Vec<u8>)>,
     /// Whether no open segment is left.
     pub closed: bool,
 }
 
 impl View {
     pub fn empty() -> Self {
-        Self { metadata: (0, 0, 0), snapshot: (0, 0), log: BTreeMap::new(), closed: false }
+        let (log, below) = (BTreeMap::new(), BTreeMap::new());
+        Self { metadata: (0, 0, 0), snapshot: (0, 0), log, below, closed: false }
     }
 
     fn of(started: &Started) -> Self {
-        let log = started.log.iter().filter(|(index, _)| **index > started.snapshot.1);
-        let log = log.map(|(index, entry)| (*index, entry.clone())).collect();
-        Self { metadata: started.metadata, snapshot: started.snapshot, log, closed: false }
+        let mut below = started.log.clone();
+        let log = below.split_off(&(started.snapshot.1 + 1));
+        Self { metadata: started.metadata, snapshot: started.snapshot, log, below, closed: false }
+    }
+
+    /// Whether a start that found `found` found what it had to. A start of ours stores a term below that of the
+    /// log before it goes on.
+    fn is_met_by(&self, found: &Self, ours: bool) -> bool {
+        let terms = found.log.values().chain(found.below.values()).map(|entry| entry.0);
+        let highest = terms.chain([found.snapshot.0]).max().unwrap_or(0);
+        let (version, term, _) = self.metadata;
+        let raised = (version + 1, highest, 0);
+        let metadata = if ours && highest > term { raised } else { self.metadata };
+        (metadata, self.snapshot, &self.log) == (found.metadata, found.snapshot, &found.log)
+            && found.below.iter().all(|(index, entry)| self.below.get(index) == Some(entry))
+            && (found.closed || !self.closed)
+    }
+
+    /// The snapshot moves up to `index`; what is up to there stays as it was, if it is there at all.
+    fn with_snapshot(&self, index: u64, term: u64) -> Self {
+        let mut below = self.below.clone();
+        below.extend(self.log.range(..=index).map(|(at, entry)| (*at, entry.clone())));
+        Self { snapshot: (term, index), below, ..self.with_log(|at| at > index) }
     }
 
     pub fn next(&self) -> u64 {
@@ -93,7 +119,7 @@ impl Run {
         Self { disk: disk.clone(), writer, view: View::empty(), also: Vec::new(), past: Vec::new() }
     }
 
-    /// Goes on where a start ended.
+    /// Goes on where a start of C ended.
     pub fn restarted(disk: &FaultDisk, started: &Started) -> Self {
         let state = WriterState {
             next_index: Index(started.next()),
@@ -103,6 +129,13 @@ impl Run {
         };
         let writer = Writer::new(disk.clone(), state, small(false));
         Self { disk: disk.clone(), writer, view: View::of(started), also: Vec::new(), past: Vec::new() }
+    }
+
+    /// Goes on where a start of ours ended.
+    pub fn loaded(disk: &FaultDisk, loaded: &Loaded) -> Self {
+        let writer = Writer::new(disk.clone(), WriterState::from(loaded), small(false));
+        let view = View::of(&started(loaded));
+        Self { disk: disk.clone(), writer, view, also: Vec::new(), past: Vec::new() }
     }
 
     /// Does one step. When it fails, `also` says what may be on the disk from now on.
@@ -132,6 +165,7 @@ impl Run {
                 }
             },
             Step::Close => self.writer.close(),
+            Step::Restart => self.restart(),
         };
         match &done {
             Ok(()) => {
@@ -157,6 +191,14 @@ impl Run {
             }
         }
         done
+    }
+
+    fn restart(&mut self) -> Result<(), StorageError> {
+        let files = super::names(&self.disk);
+        let loaded = load(&mut self.disk, true).map_err(|text| StorageError::Failed { text })?;
+        self.writer = Writer::new(self.disk.clone(), WriterState::from(&loaded), small(false));
+        self.compare(&View::of(&started(&loaded)), &files, true).unwrap_or_else(|text| panic!("{text}"));
+        Ok(())
     }
 
     fn write_snapshot(&self, index: u64, term: u64) -> Result<FinishedSnapshot, StorageError> {
@@ -192,8 +234,8 @@ impl Run {
             }
             Step::Metadata { term, vote } => after.metadata = (self.view.metadata.0 + 1, *term, *vote),
             Step::Snapshot { index, .. } => {
-                after = self.view.with_log(|other| other > *index);
-                after.snapshot = (self.view.term_at(*index).unwrap_or(self.view.snapshot.0), *index);
+                let term = self.view.term_at(*index).unwrap_or(self.view.snapshot.0);
+                after = View { closed: false, ..self.view.with_snapshot(*index, term) };
             }
             Step::Restore { index, term } => {
                 let mut left = self.view.clone();
@@ -201,35 +243,84 @@ impl Run {
                     between.extend((*index..self.view.next()).map(|end| self.view.with_log(|at| at < end)));
                     left = self.view.with_log(|at| at < *index);
                 }
-                after = left.with_log(|_| false);
-                after.snapshot = (*term, *index);
+                let mut kept = View { closed: false, ..left.with_snapshot(*index, *term) };
+                if left.term_at(*index) != Some(*term) && left.snapshot.1 != *index {
+                    // A log that does not reach the snapshot is another's history.
+                    kept.below.clear();
+                }
+                after = kept.with_log(|_| false);
                 // The tail of a log that agrees with the snapshot may still be there.
-                between.push(View { snapshot: after.snapshot, ..left.with_log(|at| at > *index) });
+                between.push(kept);
             }
-            Step::Ahead => {}
+            Step::Ahead | Step::Restart => {}
             Step::Close => after.closed = true,
         }
         (between, after)
     }
 
-    /// Starts on what is left, and says what is wrong with it.
+    /// Starts on what is left as C does, and says what is wrong with it.
     pub fn check(&self, disk: &FaultDisk) -> Result<Started, String> {
-        let mut disk = disk.clone();
-        let files = super::names(&disk);
+        let files = super::names(disk);
+        let started = start(&mut disk.clone()).map_err(|text| format!("C: no start: {text}; {files:?}"))?;
+        self.compare(&View::of(&started), &files, false).map_err(|text| format!("C: {text}"))?;
+        Ok(started)
+    }
+
+    /// Starts on what is left as a node of ours does, and says what is wrong with it.
+    pub fn check_loaded(&self, disk: &FaultDisk, auto_recovery: bool) -> Result<Loaded, String> {
+        let files = super::names(disk);
+        let said = |text: String| format!("auto-recovery {auto_recovery}: {text}");
+        let loaded = load(&mut disk.clone(), auto_recovery);
+        let loaded = loaded.map_err(|text| said(format!("no start: {text}; {files:?}")))?;
+        self.compare(&View::of(&started(&loaded)), &files, true)
+            .map_err(|text| said(format!("{text}, {:?}", loaded.notes)))?;
+        Ok(loaded)
+    }
+
+    fn compare(&self, found: &View, files: &[String], ours: bool) -> Result<(), String> {
         let closed = !files.iter().any(|name| name.starts_with("open-"));
-        let started = start(&mut disk).map_err(|text| format!("no start: {text}; {files:?}"))?;
-        let found = View::of(&started);
-        let fits =
-            |view: &View| (View { closed: false, ..view.clone() }) == found && (closed || !view.closed);
-        if fits(&self.view) || self.also.iter().any(fits) {
-            return Ok(started);
+        let found = View { closed, ..found.clone() };
+        if std::iter::once(&self.view).chain(&self.also).any(|view| view.is_met_by(&found, ours)) {
+            return Ok(());
         }
         let said = |view: &View| {
             let log: Vec<(u64, u64)> = view.log.iter().map(|(index, entry)| (*index, entry.0)).collect();
-            format!("{:?} {:?} {log:?}", view.metadata, view.snapshot)
+            let below: Vec<u64> = view.below.keys().copied().collect();
+            format!("{:?} {:?} {below:?} {log:?}", view.metadata, view.snapshot)
         };
         let also: Vec<String> = self.also.iter().map(said).collect();
         Err(format!("expected {} or {also:?}, found {}; {files:?}", said(&self.view), said(&found)))
+    }
+}
+
+/// A start of ours.
+pub(super) fn load(disk: &mut FaultDisk, auto_recovery: bool) -> Result<Loaded, String> {
+    let options = LoadOptions { auto_recovery, id: NodeId(1), wall_ns: 7 };
+    loader::prepare(disk).and_then(|()| loader::load(disk, &options)).map_err(|error| error.to_string())
+}
+
+/// What a start of ours found, in the words of one of C.
+fn started(loaded: &Loaded) -> Started {
+    let mut next = loaded.first_index;
+    let mut log = BTreeMap::new();
+    for entry in &loaded.entries {
+        assert_eq!(entry.index, next, "the entries are in a row");
+        log.insert(next.0, (entry.term.0, entry.payload.contiguous().into_owned()));
+        next = next.next();
+    }
+    assert_eq!(loaded.last_index.next(), next);
+    let mut closed_next = loaded.first_index;
+    for (first, last) in &loaded.closed_segments {
+        assert_eq!(*first, closed_next, "the segments are in a row");
+        closed_next = last.next();
+    }
+    assert_eq!(closed_next, next, "the segments hold the log");
+    let snapshot = loaded.snapshot.as_ref();
+    Started {
+        metadata: (loaded.metadata_version, loaded.term.0, loaded.voted_for.0),
+        snapshot: snapshot.map_or((0, 0), |snapshot| (snapshot.term.0, snapshot.index.0)),
+        log,
+        closed: loaded.closed_segments.iter().map(|(first, last)| (first.0, last.0)).collect(),
     }
 }
 
