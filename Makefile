@@ -119,8 +119,10 @@ clippy:
 doc:
 	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' $(CARGO) doc --locked --no-deps --lib --document-private-items
 
+# The second run takes turns in SQLite, as in a Go program that put it into single-thread mode.
 test: shared
 	DQLITE_LIBRARY='$(abspath $(DIST)/$(REALNAME))' $(CARGO) test --locked
+	LIBDQLITE_SQLITE_THREADS=lock $(CARGO) test --locked --test protocol --test sql_differential --test transcripts
 
 # The newest SQLite in place of the system's: what touches SQLite must not depend on its release.
 bundled-test:
