@@ -152,8 +152,8 @@ bench: deps
 	benches/compare '$(abspath $(DIST))' sid $(BENCH)
 
 demo: deps
-	@$(MAKE) --no-print-directory all
-	demo/run
+	@$(MAKE) --no-print-directory shared
+	DIST='$(DIST)' demo/run
 
 deps:
 	@tools/deps
