@@ -1,5 +1,7 @@
 //! The core with real page stores and consensus; the test plays the disk and the SQL threads.
 
+mod interrupts;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
