@@ -1,6 +1,7 @@
 //! The disk thread: takes everything that is queued, makes it durable in the order of the queue with as few
 //! writes and syncs as that order allows, and reports.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -67,38 +68,110 @@ pub enum DiskDone {
     },
 }
 
-/// Works until told to close. `report` is called after the work it reports is durable.
-pub fn run<D: Disk>(mut writer: Writer<D>, work: &Receiver<DiskWork>, report: impl Fn(DiskDone)) {
+/// Works until told to close. `report` is called after the work it reports is durable. A panic ends the writing
+/// for good: all work is refused from then on, so that nobody waits for it.
+pub fn run<D: Disk>(writer: Writer<D>, work: &Receiver<DiskWork>, report: impl Fn(DiskDone)) {
+    let mut worker = Worker::new(writer);
     let mut more_to_prepare = true;
-    let mut batch = Batch::default();
     loop {
         let first = if more_to_prepare {
             match work.recv_timeout(Duration::from_millis(1)) {
-                Ok(first) => first,
-                Err(RecvTimeoutError::Timeout) => {
-                    more_to_prepare = writer.prepare_ahead().unwrap_or_else(|error| {
-                        log::debug!("no segment prepared ahead: {error}");
-                        false
-                    });
-                    continue;
-                }
+                Ok(first) => Some(first),
+                Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         } else {
             match work.recv() {
-                Ok(first) => first,
+                Ok(first) => Some(first),
                 Err(_) => return,
             }
         };
-        more_to_prepare = true;
-        for item in std::iter::once(first).chain(work.try_iter()) {
+        let items: Vec<DiskWork> = first.into_iter().chain(work.try_iter()).collect();
+        let owed: Vec<DiskDone> = items.iter().map(refused).collect();
+        // What a panic leaves behind is dropped unseen.
+        let turn = catch_unwind(AssertUnwindSafe(|| {
+            if items.is_empty() {
+                Turn::Prepared(worker.prepare_ahead())
+            } else {
+                worker.work(items, &report)
+            }
+        }));
+        match turn {
+            Ok(Turn::Prepared(more)) => more_to_prepare = more,
+            Ok(Turn::Worked) => more_to_prepare = true,
+            Ok(Turn::Closed) => return,
+            Err(_) => {
+                log::error!("the disk thread panicked: nothing is written any more");
+                return refuse_all(owed, work, report);
+            }
+        }
+    }
+}
+
+/// The answer to work that will not be done.
+fn refused(work: &DiskWork) -> DiskDone {
+    let text = "the disk thread panicked".to_owned();
+    match work {
+        DiskWork::Persist { ticket, .. } => DiskDone::Failed { ticket: *ticket, no_space: false, text },
+        DiskWork::Install { .. } => DiskDone::NotInstalled { text },
+        DiskWork::Close => DiskDone::Closed { error: Some(text) },
+    }
+}
+
+fn refuse_all(owed: Vec<DiskDone>, work: &Receiver<DiskWork>, report: impl Fn(DiskDone)) {
+    // Those that were reported before the panic are not waited for any more, and not heard.
+    for done in owed.into_iter().chain(work.iter().map(|work| refused(&work))) {
+        let last = matches!(done, DiskDone::Closed { .. });
+        report(done);
+        if last {
+            return;
+        }
+    }
+}
+
+/// What a turn of the disk thread was for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// For segments to come; whether more of that is to be done.
+    Prepared(bool),
+    /// For work that was queued.
+    Worked,
+    /// For the end.
+    Closed,
+}
+
+/// The work of the disk thread, without the thread.
+pub struct Worker<D: Disk> {
+    writer: Writer<D>,
+    batch: Batch,
+}
+
+impl<D: Disk> Worker<D> {
+    /// Works with `writer`.
+    #[must_use]
+    pub fn new(writer: Writer<D>) -> Self {
+        Self { writer, batch: Batch::default() }
+    }
+
+    /// Prepares the next segment a little further; whether more of that is to be done.
+    pub fn prepare_ahead(&mut self) -> bool {
+        self.writer.prepare_ahead().unwrap_or_else(|error| {
+            log::debug!("no segment prepared ahead: {error}");
+            false
+        })
+    }
+
+    /// Does all of `items`, in their order.
+    pub fn work(&mut self, items: impl IntoIterator<Item = DiskWork>, report: &impl Fn(DiskDone)) -> Turn {
+        let Self { writer, batch } = self;
+        for item in items {
             match item {
                 DiskWork::Persist { ticket, truncate_from, entries, metadata } => {
                     if truncate_from.is_some() || metadata.is_some() {
-                        batch.flush(&mut writer, &report);
+                        batch.flush(writer, report);
                     }
-                    if let Err(error) = batch.before_entries(&mut writer, truncate_from, metadata) {
-                        batch.fail(ticket, &error, &report);
+                    if let Err(error) = batch.before_entries(writer, truncate_from, metadata) {
+                        batch.fail(ticket, &error, report);
                         continue;
                     }
                     batch.tickets.push(ticket);
@@ -107,20 +180,21 @@ pub fn run<D: Disk>(mut writer: Writer<D>, work: &Receiver<DiskWork>, report: im
                     }
                 }
                 DiskWork::Install { snapshot, trailing } => {
-                    batch.flush(&mut writer, &report);
+                    batch.flush(writer, report);
                     report(match writer.install_snapshot_files(snapshot, trailing) {
                         Ok(()) => DiskDone::Installed,
                         Err(error) => DiskDone::NotInstalled { text: error.to_string() },
                     });
                 }
                 DiskWork::Close => {
-                    batch.flush(&mut writer, &report);
+                    batch.flush(writer, report);
                     report(DiskDone::Closed { error: writer.close().err().map(|error| error.to_string()) });
-                    return;
+                    return Turn::Closed;
                 }
             }
         }
-        batch.flush(&mut writer, &report);
+        batch.flush(writer, report);
+        Turn::Worked
     }
 }
 
@@ -171,5 +245,42 @@ impl Batch {
             self.hole = Some(error.clone());
         }
         report(DiskDone::Failed { ticket, no_space, text: error.to_string() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use crossbeam_channel::unbounded;
+
+    use super::{DiskDone, DiskWork, run};
+    use crate::base::{NodeId, Term};
+    use crate::disk::FaultDisk;
+    use crate::storage::writer::{Writer, WriterConfig, WriterState};
+
+    #[test]
+    fn after_a_panic_all_work_is_refused_and_the_thread_still_ends_when_told() {
+        let (disk, work) = unbounded();
+        for ticket in 1..=3 {
+            let metadata = Some((Term(ticket), NodeId(1)));
+            disk.send(DiskWork::Persist { ticket, truncate_from: None, entries: Vec::new(), metadata })
+                .unwrap();
+        }
+        disk.send(DiskWork::Close).unwrap();
+        let (reports, planned) = (RefCell::new(Vec::new()), Cell::new(true));
+        let writer = Writer::new(FaultDisk::new(1), WriterState::default(), WriterConfig::default());
+        run(writer, &work, |done| {
+            if planned.replace(false) {
+                std::panic::resume_unwind(Box::new("planned"));
+            }
+            reports.borrow_mut().push(match done {
+                DiskDone::Failed { ticket, no_space: false, .. } => format!("{ticket} failed"),
+                DiskDone::Closed { error: Some(text) } => text,
+                other => format!("{other:?}"),
+            });
+        });
+        let expected = ["1 failed", "2 failed", "3 failed", "the disk thread panicked"];
+        assert_eq!(reports.into_inner(), expected);
     }
 }

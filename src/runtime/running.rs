@@ -237,7 +237,7 @@ fn writer_config(options: &NodeOptions) -> WriterConfig {
 }
 
 /// What the loader found, as the core wants it.
-fn restored(loaded: Loaded, bootstrapped_now: bool) -> Result<Restored, String> {
+pub fn restored(loaded: Loaded, bootstrapped_now: bool) -> Result<Restored, String> {
     let mut databases = Vec::new();
     let mut place = (Index(0), Term(0));
     let mut meta = None;

@@ -56,6 +56,10 @@ pub trait PageSource {
     fn n_pages(&self) -> u32;
     /// Appends page `number` (from 1), [`PageSource::page_size`] bytes.
     fn page(&self, number: u32, out: &mut Vec<u8>);
+    /// Whether nobody wants the snapshot any more.
+    fn is_cancelled(&self) -> bool {
+        false
+    }
 }
 
 /// A pair of snapshot files, durable and read back, which still have temporary names.
@@ -329,6 +333,9 @@ fn main_size(database: &impl PageSource) -> u64 {
 impl<S: PageSource> Read for PayloadReader<'_, S> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         if self.given == self.chunk.len() {
+            if self.databases.iter().any(PageSource::is_cancelled) {
+                return Err(io::Error::other("the node is stopping"));
+            }
             self.refill();
         }
         let rest = self.chunk.get(self.given..).unwrap_or_default();
