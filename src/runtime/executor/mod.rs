@@ -105,6 +105,10 @@ impl SqlConn {
         self.drop_job();
         (self.published, self.read) = (None, None);
         let turn = match request {
+            // SQLite forgets an interrupt that comes before the first step.
+            SqlRequest::Client(sql) if self.conn.is_interrupted() && !matches!(sql, Sql::Finalize { .. }) => {
+                Turn::Reply(Reply::Failure(failure::INTERRUPTED))
+            }
             SqlRequest::Client(sql) => self.begin(sql),
             SqlRequest::Abandon => Turn::Silent,
             SqlRequest::Rollback => {

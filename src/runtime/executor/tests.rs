@@ -320,6 +320,16 @@ fn an_interrupt_ends_a_long_statement_with_code_9() {
 }
 
 #[test]
+fn an_interrupt_before_the_first_step_ends_a_statement_that_would_not_notice() {
+    let (_database, mut conn) = with_table();
+    conn.interrupter().interrupt();
+    let outcome = done(start(&mut conn, query_sql("SELECT length(hex(zeroblob(10)))", &[])));
+    assert_eq!(failure_of(outcome), failure::INTERRUPTED);
+    let _next = conn.interrupter();
+    assert_eq!(count(&mut conn), 0);
+}
+
+#[test]
 fn every_error_leaves_the_slot_free() {
     let (database, mut conn) = with_table();
     exec(&mut conn, "INSERT INTO t VALUES(1, 1)");
