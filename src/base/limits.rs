@@ -62,6 +62,15 @@ pub const STATEMENT_CACHE_BYTES_MAX: usize = 64 << 10;
 /// Statements kept per connection for reuse.
 pub const STATEMENT_CACHE_COUNT_MAX: usize = 32;
 
+/// Texts of statements whose usual duration the node remembers; with more it begins anew.
+pub const STATEMENT_HABITS_MAX: usize = 4096;
+
+/// Statements that the loop runs one after another before it looks at sockets again.
+pub const INLINE_PER_TURN_MAX: usize = 64;
+
+/// Threads of the loop that are still in statements which it left behind; with more, all statements go to workers.
+pub const OVERTAKEN_MAX: usize = 64;
+
 /// How long a server waits before it tries again to write to a disk that was full.
 pub const DISK_SPACE_RETRY: Duration = Duration::from_secs(1);
 

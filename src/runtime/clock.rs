@@ -1,7 +1,7 @@
 //! The one place that reads clocks.
 #![expect(clippy::disallowed_methods, reason = "this is the seam through which time comes in")]
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::base::Time;
 
@@ -21,6 +21,13 @@ impl Clock {
     pub fn now(&self) -> Time {
         Time(u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX))
     }
+}
+
+/// The processor's time that the calling thread has used.
+#[must_use]
+pub fn thread_cpu() -> Duration {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(used.tv_sec).unwrap_or(0), u32::try_from(used.tv_nsec).unwrap_or(0))
 }
 
 /// Nanoseconds since 1970.

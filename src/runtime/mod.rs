@@ -6,6 +6,8 @@ pub mod clock;
 pub mod connect;
 pub mod disk;
 pub mod executor;
+pub mod habits;
+pub mod inline;
 pub mod listen;
 pub mod mailbox;
 pub mod net;

@@ -1,8 +1,9 @@
 //! Starting and stopping a node: from a directory and a bound socket to threads that serve.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -11,11 +12,12 @@ use mio::{Interest, Poll, Waker};
 
 use super::clock::{self, Clock};
 use super::disk;
+use super::habits::Habits;
 use super::listen::Listener;
 use super::mailbox::mailbox;
 use super::net::Acceptor;
 use super::settings::Settings;
-use super::shell::{Desk, LISTEN, Message, Phase, Shell, Sockets, WAKE, run};
+use super::shell::{self, Desk, Duty, LISTEN, Message, Phase, Shell, Sockets, WAKE};
 use super::slot::Slot;
 use super::sql_pool::SqlPool;
 use super::threads;
@@ -28,6 +30,7 @@ use crate::node::core::Restored;
 use crate::node::snapshots::SnapshotPolicy;
 use crate::node::{Core, CoreConfig};
 use crate::pages::{Database, Page};
+use crate::sqlite::set_progress_hook;
 use crate::storage::loader::{self, LoadOptions, Loaded};
 use crate::storage::writer::{Writer, WriterConfig, WriterState};
 
@@ -92,7 +95,7 @@ impl std::error::Error for StartError {}
 /// A node that serves.
 pub struct RunningNode {
     desk: Desk,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    disk: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// How long a start waits for the node to lead when nobody else can.
@@ -139,8 +142,9 @@ impl RunningNode {
         let (mailbox, inbox) = mailbox(Waker::new(poll.registry(), WAKE)?);
         poll.registry().register(acceptor.source(), LISTEN, Interest::READABLE)?;
         let (disk, work) = unbounded();
+        set_progress_hook(super::inline::handle_progress);
         let lock = Arc::new(lock);
-        let desk = Desk { slot: Arc::new(Slot::default()), mailbox };
+        let desk = Desk { slot: Arc::new(Slot::default()), mailbox, crew: Arc::default() };
         let (report, of_disk) = (desk.clone(), Arc::clone(&lock));
         let pool = SqlPool::start(options.settings.sql_workers, move |done| {
             report.deliver(Message::Sql(done));
@@ -167,16 +171,17 @@ impl RunningNode {
             cancelled: Arc::default(),
             phase: Phase::Serving,
             sleeps_until: None,
+            ready: VecDeque::new(),
+            habits: Habits::default(),
             lock,
             starting: Some(starting),
         });
-        let slot = Arc::clone(&desk.slot);
-        let loop_thread = threads::start("dqlite-loop", move || run(&slot, shell, poll))?;
+        shell::start(&desk, shell, Box::new(Duty::new(poll)))?;
         // Nothing is ever sent: it ends when the loop drops its side, or is late.
         if started.recv_timeout(LEADER_PATIENCE) == Err(RecvTimeoutError::Timeout) {
             log::warn!("this node does not lead yet, though nobody else votes");
         }
-        Ok(Self { desk, threads: Mutex::new(vec![disk_thread, loop_thread]) })
+        Ok(Self { desk, disk: Mutex::new(Some(disk_thread)) })
     }
 
     /// Moves the node to another failure domain, which whoever describes it is told from now on.
@@ -187,14 +192,19 @@ impl RunningNode {
     /// Stops serving, finishes the files and waits for the threads. 0, or 1 when a thread had failed.
     pub fn stop(&self) -> i32 {
         self.desk.mailbox.post(Message::Stop);
-        let mut threads = self.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut result = i32::from(self.desk.slot.wait_closed());
-        for thread in threads.drain(..) {
-            if thread.join().is_err() {
-                result = 1;
+        let (mut failed, away) = self.desk.slot.wait_closed();
+        let crew = std::mem::take(&mut *self.desk.crew.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in crew {
+            // One that is still in a statement goes when that ends.
+            if away == 0 || thread.is_finished() {
+                failed |= thread.join().is_err();
             }
         }
-        result
+        let disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = disk {
+            failed |= thread.join().is_err();
+        }
+        i32::from(failed)
     }
 }
 

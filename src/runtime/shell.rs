@@ -1,10 +1,11 @@
 //! The loop's state, stepped by one thread at a time: feeds what happened to the core, and does what the core
 //! wants. Sockets are in `sockets`, the loop itself in `run`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
@@ -12,6 +13,7 @@ use mio::Registry;
 
 use super::clock::{self, Clock};
 use super::disk::{DiskDone, DiskWork};
+use super::habits::Habits;
 use super::mailbox::{Inbox, Mailbox};
 use super::net::Acceptor;
 use super::slot::{Slot, Tried};
@@ -28,7 +30,7 @@ use crate::storage::snapshots::FinishedSnapshot;
 mod run;
 mod sockets;
 
-pub use run::{LISTEN, WAKE, run};
+pub use run::{Duty, LISTEN, WAKE, start};
 pub use sockets::Sockets;
 use sockets::SqlPlace;
 
@@ -87,6 +89,10 @@ pub struct Shell {
     pub phase: Phase,
     /// When the loop wakes by itself.
     pub sleeps_until: Option<Time>,
+    /// Short statements that the loop runs itself.
+    pub ready: VecDeque<SqlWork>,
+    /// What is known of statements.
+    pub habits: Habits,
     /// The directory is this node's until its last file is closed.
     pub lock: Arc<DirectoryLock>,
     /// Dropped once clients find a leader, if nothing but this node is needed for that: `start` waits for it.
@@ -97,9 +103,11 @@ pub struct Shell {
 #[derive(Clone)]
 pub struct Desk {
     /// Where the loop's state lies while the loop waits.
-    pub slot: Arc<Slot<Shell>>,
+    pub slot: Arc<Slot<Shell, Duty>>,
     /// Else.
     pub mailbox: Mailbox<Message>,
+    /// The threads that are the loop in turn.
+    pub crew: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
 impl Desk {
@@ -130,20 +138,16 @@ pub enum Phase {
 }
 
 impl Shell {
-    /// What the loop would do with a message, for the thread that has it.
+    /// What the loop would do with a message, for another thread that has it.
     fn step_with(&mut self, message: Message) {
-        let now = self.clock.now();
-        // Older ones first, as the loop would.
-        self.handle_messages(now);
-        self.handle_message(message, now);
-        self.step_phase(now);
-        self.settle();
+        self.step(message);
         let earlier = match (self.next_timeout(), self.sleeps_until) {
             (Some(next), Some(until)) => next < until,
             (next, None) => next.is_some(),
             (None, Some(_)) => false,
         };
-        if earlier || matches!(self.phase, Phase::Done) || self.unread_and_wanted().next().is_some() {
+        let due = !self.ready.is_empty() || matches!(self.phase, Phase::Done);
+        if earlier || due || self.unread_and_wanted().next().is_some() {
             self.desk.mailbox.wake();
         }
     }
@@ -159,7 +163,8 @@ impl Shell {
     fn doze(&mut self) -> Option<Duration> {
         self.sleeps_until = self.next_timeout();
         // The poll does not tell again of bytes that were left in a socket.
-        if !self.inbox.doze() || self.unread_and_wanted().next().is_some() {
+        let due = !self.ready.is_empty() || self.unread_and_wanted().next().is_some();
+        if due || !self.inbox.doze() {
             return Some(Duration::ZERO);
         }
         // The poll counts whole milliseconds and rounds up, so it never wakes before its time in vain.
@@ -198,14 +203,16 @@ impl Shell {
                     self.core.handle_sql_opened(conn, Ok(()), now);
                 }
             }
-            Message::Sql(SqlDone::Ran { conn, sql, progress }) => {
+            Message::Sql(SqlDone::Ran { conn, sql, progress, spent }) => {
+                self.habits.handle_ran(conn, spent);
                 self.sockets.sql.insert(conn, SqlPlace::Here(sql));
                 self.core.handle_sql_ran(conn, progress, now);
             }
-            Message::Sql(SqlDone::Closed { conn }) => {
-                self.sockets.sql.remove(&conn);
-                self.core.handle_sql_closed(conn, now);
+            Message::Sql(SqlDone::Broken { conn }) => {
+                self.drop_socket(conn, now);
+                self.forget_sql(conn, now);
             }
+            Message::Sql(SqlDone::Closed { conn }) => self.forget_sql(conn, now),
             Message::Disk(DiskDone::Persisted { ticket }) => self.core.handle_persisted(ticket, now),
             Message::Disk(DiskDone::Failed { ticket, no_space, text }) => {
                 self.core.handle_persist_failed(ticket, no_space, &text, now);
@@ -273,13 +280,15 @@ impl Shell {
                 self.pool.submit(SqlWork::Open { conn, database }, now);
             }
             Effect::RunSql { conn, request } => {
+                let short = self.habits.is_short(conn, &request);
                 if let Some(sql) = self.sockets.lend(conn) {
-                    self.pool.submit(SqlWork::Run { conn, sql, request }, now);
+                    self.run_sql(SqlWork::Run { conn, sql, request }, short, now);
                 }
             }
             Effect::ResumeSql { conn } => {
+                let short = self.habits.goes_on_short(conn);
                 if let Some(sql) = self.sockets.lend(conn) {
-                    self.pool.submit(SqlWork::Resume { conn, sql }, now);
+                    self.run_sql(SqlWork::Resume { conn, sql }, short, now);
                 }
             }
             Effect::CloseSql { conn } => {
@@ -299,6 +308,17 @@ impl Shell {
                 self.start_snapshot(job, trailing, now);
             }
         }
+    }
+
+    /// What is short waits for the loop's own thread, the rest goes to another.
+    fn run_sql(&mut self, work: SqlWork, short: bool, now: Time) {
+        if short { self.ready.push_back(work) } else { self.pool.submit(work, now) }
+    }
+
+    fn forget_sql(&mut self, conn: ConnId, now: Time) {
+        self.habits.forget(conn);
+        self.sockets.sql.remove(&conn);
+        self.core.handle_sql_closed(conn, now);
     }
 
     fn start_snapshot(&mut self, job: SnapshotJob, trailing: u64, now: Time) {

@@ -1,16 +1,56 @@
-//! Where the loop's state lies while its thread waits: whoever finds it there may step it.
+//! Where the loop's state lies while its thread does something else: whoever finds it there may step it, and
+//! when that thread is away for long, another one takes over its duty.
 //!
-//! Invariants: one thread at a time has the state, which `Box` and `&mut` prove; once the slot is closed the
-//! state is gone for good, and everybody who asks for it is told so.
+//! The thread on duty parks the state while it waits for events; and it leaves the state together with the
+//! duty (what it waits with) while it runs a statement. Then the others, who stand by, take both over as soon
+//! as the statement gives them up, or after a millisecond or two whatever it does: the loop moves, the
+//! statement stays where it is.
+//!
+//! Invariants: one thread at a time has the state, and one the duty, which `Box` and `&mut` prove; a duty that
+//! was left is taken exactly once, by its owner or by another; once the slot is closed both are gone for good,
+//! and everybody who asks for them is told so.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-/// The slot.
+use crate::base::limits;
+
+/// How often a thread that stands by looks after a duty that was left, while there are any.
+const WATCH: Duration = Duration::from_millis(1);
+
+/// After so many looks without anything new it sleeps until the next duty is left.
+const QUIET_LOOKS: u32 = 8;
+
+/// Threads that stand by; more leave.
+const STANDBYS_KEPT: usize = 2;
+
+/// The slot for a state `T` and the duty `D` of a loop.
 #[derive(Debug)]
-pub struct Slot<T> {
-    place: Mutex<Place<T>>,
-    closed: Condvar,
+pub struct Slot<T, D> {
+    inner: Mutex<Inner<T, D>>,
+    /// For those who stand by.
+    called: Condvar,
+    /// For those who wait for the end.
+    ended: Condvar,
+}
+
+#[derive(Debug)]
+struct Inner<T, D> {
+    place: Place<T>,
+    /// The duty, while its owner is away in a statement and nobody took over.
+    duty: Option<Box<D>>,
+    /// Counts duties that were left.
+    ticket: u64,
+    /// The statement takes long: the duty may be taken at once.
+    given_up: bool,
+    /// One of those who stand by looks after duties that were left.
+    watched: bool,
+    standing_by: usize,
+    /// Threads of the crew: on duty, standing by, or `away`.
+    crew: usize,
+    /// Threads in a statement whose duty was taken.
+    away: usize,
 }
 
 #[derive(Debug)]
@@ -35,129 +75,237 @@ pub enum Tried<M> {
     Failed,
 }
 
-impl<T> Default for Slot<T> {
-    fn default() -> Self {
-        Self { place: Mutex::new(Place::Taken), closed: Condvar::new() }
+/// A thread's place in the crew, until it is dropped.
+#[derive(Debug)]
+pub struct Member<'a, T, D>(&'a Slot<T, D>);
+
+impl<T, D> Drop for Member<'_, T, D> {
+    fn drop(&mut self) {
+        self.0.lock().crew -= 1;
+        self.0.ended.notify_all();
     }
 }
 
-impl<T> Slot<T> {
-    /// Puts the state down.
+impl<T, D> Default for Slot<T, D> {
+    fn default() -> Self {
+        let inner = Inner {
+            place: Place::Taken,
+            duty: None,
+            ticket: 0,
+            given_up: false,
+            watched: false,
+            standing_by: 0,
+            crew: 0,
+            away: 0,
+        };
+        Self { inner: Mutex::new(inner), called: Condvar::new(), ended: Condvar::new() }
+    }
+}
+
+impl<T, D> Slot<T, D> {
+    /// Puts the state down, and keeps the duty.
     pub fn park(&self, state: Box<T>) {
-        let mut place = self.place();
-        if let Place::Taken = *place {
-            *place = Place::Here(state);
+        let mut inner = self.lock();
+        if matches!(inner.place, Place::Taken) {
+            inner.place = Place::Here(state);
         }
     }
 
     /// Takes the state up again, after the step that another thread may be making. `None` once closed.
     pub fn take(&self) -> Option<Box<T>> {
-        let mut place = self.place();
-        match std::mem::replace(&mut *place, Place::Taken) {
-            Place::Here(state) => Some(state),
-            other => {
-                *place = other;
-                None
-            }
-        }
+        self.lock().place.take()
     }
 
     /// Steps the state with `message`, if it lies here and no other thread does the same.
     pub fn try_step<M>(&self, message: M, step: impl FnOnce(&mut T, M)) -> Tried<M> {
-        let Ok(mut place) = self.place.try_lock() else { return Tried::Missed(message) };
-        let Place::Here(state) = &mut *place else { return Tried::Missed(message) };
+        let Ok(mut inner) = self.inner.try_lock() else { return Tried::Missed(message) };
+        let Place::Here(state) = &mut inner.place else { return Tried::Missed(message) };
         // A panic may leave the state half changed: nobody may use it again.
         if catch_unwind(AssertUnwindSafe(|| step(state, message))).is_ok() {
             return Tried::Stepped;
         }
-        self.close_place(place, true);
+        self.close_inner(inner, true);
         Tried::Failed
+    }
+
+    /// Leaves state and duty before something that may take long; the number gets them back. They come back at
+    /// once when nobody stands by to take over, or too many did already.
+    ///
+    /// # Errors
+    /// They come back.
+    pub fn leave(&self, state: Box<T>, duty: Box<D>) -> Result<u64, (Box<T>, Box<D>)> {
+        let mut inner = self.lock();
+        let crowded = inner.away >= limits::OVERTAKEN_MAX;
+        if inner.standing_by == 0 || crowded || !matches!(inner.place, Place::Taken) {
+            return Err((state, duty));
+        }
+        inner.place = Place::Here(state);
+        inner.duty = Some(duty);
+        inner.ticket += 1;
+        inner.given_up = false;
+        if !inner.watched {
+            self.called.notify_one();
+        }
+        Ok(inner.ticket)
+    }
+
+    /// What was left under `ticket`; `None` when another thread has taken over, or the slot is closed.
+    pub fn come_back(&self, ticket: u64) -> Option<(Box<T>, Box<D>)> {
+        let mut inner = self.lock();
+        if inner.ticket == ticket
+            && let Some(duty) = inner.duty.take()
+        {
+            return inner.place.take().map(|state| (state, duty));
+        }
+        inner.away = inner.away.saturating_sub(1);
+        None
+    }
+
+    /// Lets another thread take over at once what was left under `ticket`. False when it should be tried again.
+    pub fn give_up(&self, ticket: u64) -> bool {
+        let Ok(mut inner) = self.inner.try_lock() else { return false };
+        if inner.ticket == ticket && inner.duty.is_some() {
+            inner.given_up = true;
+            self.called.notify_all();
+        }
+        true
+    }
+
+    /// A place in the crew for the calling thread.
+    pub fn join(&self) -> Member<'_, T, D> {
+        self.lock().crew += 1;
+        Member(self)
+    }
+
+    /// Whether anybody could take over.
+    pub fn has_standby(&self) -> bool {
+        self.lock().standing_by > 0
+    }
+
+    /// Waits until there is something to take over; whoever does is on duty then. `None` when the slot is
+    /// closed, or enough others stand by.
+    pub fn stand_by(&self) -> Option<(Box<T>, Box<D>)> {
+        let mut inner = self.lock();
+        if inner.standing_by >= STANDBYS_KEPT {
+            return None;
+        }
+        inner.standing_by += 1;
+        let mut watch = Watch { last: inner.ticket, ..Watch::default() };
+        loop {
+            if matches!(inner.place, Place::Closed { .. }) {
+                inner.standing_by -= 1;
+                return None;
+            }
+            if inner.duty.is_some() && (inner.given_up || watch.is_overdue(inner.ticket)) {
+                if watch.on {
+                    inner.watched = false;
+                }
+                inner.standing_by -= 1;
+                return take_over(&mut inner);
+            }
+            watch.look(&mut inner);
+            inner = if watch.on {
+                let waited = self.called.wait_timeout(inner, WATCH);
+                let (inner, time) = waited.unwrap_or_else(PoisonError::into_inner);
+                if !time.timed_out() {
+                    watch.seen = None;
+                }
+                inner
+            } else {
+                self.called.wait(inner).unwrap_or_else(PoisonError::into_inner)
+            };
+        }
     }
 
     /// Ends the use of the slot; what lies in it is dropped. The first call decides whether it `failed`.
     pub fn close(&self, failed: bool) {
-        self.close_place(self.place(), failed);
+        self.close_inner(self.lock(), failed);
     }
 
-    fn close_place(&self, mut place: MutexGuard<'_, Place<T>>, failed: bool) {
-        if matches!(*place, Place::Closed { .. }) {
+    fn close_inner(&self, mut inner: MutexGuard<'_, Inner<T, D>>, failed: bool) {
+        if matches!(inner.place, Place::Closed { .. }) {
             return;
         }
-        let state = std::mem::replace(&mut *place, Place::Closed { failed });
-        drop(place);
-        drop(state);
-        self.closed.notify_all();
+        let state = std::mem::replace(&mut inner.place, Place::Closed { failed });
+        let duty = inner.duty.take();
+        if duty.is_some() {
+            // Whoever left it finds nothing to come back to.
+            inner.away += 1;
+        }
+        drop(inner);
+        drop((state, duty));
+        self.called.notify_all();
+        self.ended.notify_all();
     }
 
-    /// Waits for the slot to be closed; whether it failed.
-    pub fn wait_closed(&self) -> bool {
-        let mut place = self.place();
+    /// Waits for the slot to be closed and for the crew to go home, but for those in a statement that does not
+    /// end: whether it failed, and how many those are.
+    pub fn wait_closed(&self) -> (bool, usize) {
+        let mut inner = self.lock();
         loop {
-            if let Place::Closed { failed } = *place {
-                return failed;
+            if let Place::Closed { failed } = inner.place
+                && inner.crew <= inner.away
+            {
+                return (failed, inner.away);
             }
-            place = self.closed.wait(place).unwrap_or_else(PoisonError::into_inner);
+            inner = self.ended.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    fn place(&self) -> MutexGuard<'_, Place<T>> {
-        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Inner<T, D>> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Place<T> {
+    fn take(&mut self) -> Option<Box<T>> {
+        match std::mem::replace(self, Self::Taken) {
+            Self::Here(state) => Some(state),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+}
+
+fn take_over<T, D>(inner: &mut Inner<T, D>) -> Option<(Box<T>, Box<D>)> {
+    inner.given_up = false;
+    inner.away += 1;
+    inner.duty.take().zip(inner.place.take()).map(|(duty, state)| (state, duty))
+}
+
+/// How a thread that stands by looks after duties that were left.
+#[derive(Default)]
+struct Watch {
+    /// It is the one that does.
+    on: bool,
+    /// What was there at the last look; the wait since then was a whole one.
+    seen: Option<u64>,
+    last: u64,
+    quiet: u32,
+}
+
+impl Watch {
+    fn is_overdue(&self, ticket: u64) -> bool {
+        self.on && self.seen == Some(ticket)
+    }
+
+    fn look<T, D>(&mut self, inner: &mut Inner<T, D>) {
+        if !self.on && !inner.watched && inner.duty.is_some() {
+            (self.on, inner.watched, self.quiet) = (true, true, 0);
+        }
+        if !self.on {
+            return;
+        }
+        self.seen = inner.duty.is_some().then_some(inner.ticket);
+        self.quiet = if self.seen.is_none() && inner.ticket == self.last { self.quiet + 1 } else { 0 };
+        self.last = inner.ticket;
+        if self.quiet > QUIET_LOOKS {
+            (self.on, inner.watched) = (false, false);
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-    use std::thread;
-
-    use super::{Slot, Tried};
-
-    #[test]
-    fn what_lies_in_the_slot_can_be_stepped_and_what_is_taken_cannot() {
-        let slot = Slot::default();
-        assert_eq!(slot.try_step(1, |sum, add| *sum += add), Tried::Missed(1), "nothing lies here yet");
-        slot.park(Box::new(10));
-        assert_eq!(slot.try_step(2, |sum, add| *sum += add), Tried::Stepped);
-        assert_eq!(slot.take(), Some(Box::new(12)));
-        assert_eq!(slot.try_step(3, |sum, add| *sum += add), Tried::Missed(3));
-    }
-
-    #[test]
-    fn a_step_misses_while_another_thread_makes_one() {
-        let slot = Slot::default();
-        slot.park(Box::new(0));
-        let missed = Mutex::new(None);
-        let outer = slot.try_step(1, |sum, add| {
-            thread::scope(|scope| {
-                scope.spawn(|| *missed.lock().unwrap() = Some(slot.try_step(2, |sum, add| *sum += add)));
-            });
-            *sum += add;
-        });
-        assert_eq!((outer, missed.into_inner().unwrap()), (Tried::Stepped, Some(Tried::Missed(2))));
-        assert_eq!(slot.take(), Some(Box::new(1)));
-    }
-
-    #[test]
-    fn a_panic_in_a_step_closes_the_slot_for_everybody() {
-        let slot: Slot<i32> = Slot::default();
-        slot.park(Box::new(0));
-        let tried = slot.try_step((), |_, ()| std::panic::resume_unwind(Box::new("planned")));
-        assert_eq!(tried, Tried::Failed);
-        assert_eq!(slot.take(), None);
-        slot.close(false);
-        assert!(slot.wait_closed(), "the first end counts");
-    }
-
-    #[test]
-    fn closing_drops_the_state_and_ends_the_wait() {
-        let slot: Slot<i32> = Slot::default();
-        slot.park(Box::new(0));
-        thread::scope(|scope| {
-            let waits = scope.spawn(|| slot.wait_closed());
-            slot.close(false);
-            assert!(!waits.join().unwrap());
-        });
-        slot.park(Box::new(1));
-        assert_eq!(slot.take(), None, "nothing comes back into a closed slot");
-    }
-}
+mod tests;

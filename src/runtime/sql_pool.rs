@@ -3,6 +3,7 @@
 //! A few threads serve while statements are short. When work waits and nothing finishes, statements are long,
 //! and another thread joins, so that no statement waits for another connection's; idle ones leave again.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -10,7 +11,8 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use super::executor::SqlConn;
-use super::threads;
+use super::habits::Spent;
+use super::{clock, threads};
 use crate::base::Time;
 use crate::engine::ConnId;
 use crate::engine::jobs::{Progress, SqlRequest};
@@ -77,6 +79,13 @@ pub enum SqlDone {
         sql: Box<SqlConn>,
         /// The result.
         progress: Progress,
+        /// How long it took.
+        spent: Spent,
+    },
+    /// The thread panicked, and the connection is lost: rolled back and closed.
+    Broken {
+        /// Whose.
+        conn: ConnId,
     },
     /// The connection is closed.
     Closed {
@@ -199,18 +208,34 @@ fn serve(work: &Receiver<SqlWork>, report: &dyn Fn(SqlDone), shared: &Shared, th
     }
 }
 
-fn execute(work: SqlWork) -> SqlDone {
+/// Does the work on this thread, for as long as it takes.
+pub(super) fn execute(work: SqlWork) -> SqlDone {
+    let conn = match &work {
+        SqlWork::Open { conn, .. }
+        | SqlWork::Run { conn, .. }
+        | SqlWork::Resume { conn, .. }
+        | SqlWork::Close { conn, .. } => *conn,
+    };
+    catch_unwind(AssertUnwindSafe(|| perform(work))).unwrap_or_else(|_| {
+        log::error!("client {}: a thread panicked over a statement; its connection is closed", conn.0);
+        SqlDone::Broken { conn }
+    })
+}
+
+fn perform(work: SqlWork) -> SqlDone {
+    let before = clock::thread_cpu();
+    let spent = || Spent { cpu: clock::thread_cpu().saturating_sub(before), overtaken: false };
     match work {
         SqlWork::Open { conn, database } => {
             SqlDone::Opened { conn, sql: SqlConn::open(&database, conn.0).map(Box::new) }
         }
         SqlWork::Run { conn, mut sql, request } => {
             let progress = sql.start(request);
-            SqlDone::Ran { conn, sql, progress }
+            SqlDone::Ran { conn, sql, progress, spent: spent() }
         }
         SqlWork::Resume { conn, mut sql } => {
             let progress = sql.resume();
-            SqlDone::Ran { conn, sql, progress }
+            SqlDone::Ran { conn, sql, progress, spent: spent() }
         }
         SqlWork::Close { conn, sql } => {
             drop(sql);

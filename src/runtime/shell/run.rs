@@ -1,12 +1,15 @@
 //! The loop: waits for events and messages, and steps the state.
 
 use std::io;
+use std::sync::PoisonError;
 
 use mio::{Events, Poll, Token};
 
-use super::{Phase, Shell};
+use super::{Desk, Message, Phase, Shell};
+use crate::base::limits;
 use crate::engine::ConnId;
 use crate::runtime::slot::Slot;
+use crate::runtime::{inline, threads};
 
 /// The token of the waker.
 pub const WAKE: Token = Token(0);
@@ -18,41 +21,106 @@ pub(super) const FIRST_CONNECTION: usize = 2;
 /// Bytes read from a socket at once.
 const READ_BYTES: usize = 64 << 10;
 
-/// Closes the slot if the loop panics, so that nobody waits for it.
-struct CloseAtEnd<'a>(&'a Slot<Shell>);
+/// What the thread on duty waits with.
+pub struct Duty {
+    poll: Poll,
+    events: Events,
+    buffer: Vec<u8>,
+}
 
-impl Drop for CloseAtEnd<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            log::error!("the loop panicked: the node serves nobody any more");
-        }
-        self.0.close(std::thread::panicking());
+impl Duty {
+    /// The duty of waiting on this poll.
+    #[must_use]
+    pub fn new(poll: Poll) -> Self {
+        Self { poll, events: Events::with_capacity(256), buffer: vec![0; READ_BYTES] }
     }
 }
 
-/// Serves until stopped. While it waits, the state lies in the slot.
-pub fn run(slot: &Slot<Shell>, mut shell: Box<Shell>, mut poll: Poll) {
-    let _closed_at_end = CloseAtEnd(slot);
-    let mut events = Events::with_capacity(256);
-    let mut buffer = vec![0; READ_BYTES];
+/// Closes the slot if the thread on duty panics, so that nobody waits for it.
+struct CloseOnPanic<'a>(&'a Slot<Shell, Duty>);
+
+impl Drop for CloseOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            log::error!("the loop panicked: the node serves nobody any more");
+            self.0.close(true);
+        }
+    }
+}
+
+/// How a thread's duty ended.
+enum End {
+    /// The node stopped.
+    Stopped,
+    /// Another thread took over.
+    Overtaken,
+}
+
+/// Starts a thread that serves until the node is stopped. It calls others when it needs them.
+///
+/// # Errors
+/// The system has no room for the thread.
+pub fn start(desk: &Desk, shell: Box<Shell>, duty: Box<Duty>) -> io::Result<()> {
+    recruit(desk, Some((shell, duty)))
+}
+
+fn recruit(desk: &Desk, duty: Option<(Box<Shell>, Box<Duty>)>) -> io::Result<()> {
+    let own = desk.clone();
+    let thread = threads::start("dqlite-loop", move || work(&own, duty))?;
+    let mut crew = desk.crew.lock().unwrap_or_else(PoisonError::into_inner);
+    crew.retain(|thread| !thread.is_finished());
+    crew.push(thread);
+    Ok(())
+}
+
+/// One thread of the crew: on duty, then standing by, in turn.
+fn work(desk: &Desk, mut duty: Option<(Box<Shell>, Box<Duty>)>) {
+    let _member = desk.slot.join();
+    while let Some((shell, kit)) = duty.take().or_else(|| desk.slot.stand_by()) {
+        match serve(desk, shell, kit) {
+            End::Stopped => return,
+            End::Overtaken => {}
+        }
+    }
+}
+
+/// Serves until stopped or overtaken. While it waits, the state lies in the slot.
+fn serve(desk: &Desk, mut shell: Box<Shell>, mut duty: Box<Duty>) -> End {
+    let slot = &*desk.slot;
+    let _closed_on_panic = CloseOnPanic(slot);
+    if !slot.has_standby()
+        && let Err(error) = recruit(desk, None)
+    {
+        log::warn!("no thread stands by, so other threads run all statements: {error}");
+    }
     loop {
-        shell.turn(&mut buffer);
+        shell.turn(&mut duty.buffer);
+        for _ in 0..limits::INLINE_PER_TURN_MAX {
+            let Some(work) = shell.ready.pop_front() else { break };
+            match inline::run(desk, shell, duty, work) {
+                Some(back) => (shell, duty) = back,
+                None => return End::Overtaken,
+            }
+        }
         if matches!(shell.phase, Phase::Done) {
-            return;
+            drop(shell);
+            slot.close(false);
+            return End::Stopped;
         }
         let timeout = shell.doze();
         slot.park(shell);
-        let polled = poll.poll(&mut events, timeout);
-        let Some(taken) = slot.take() else { return };
+        let polled = duty.poll.poll(&mut duty.events, timeout);
+        let Some(taken) = slot.take() else { return End::Stopped };
         shell = taken;
         shell.inbox.rouse();
         if let Err(error) = polled
             && error.kind() != io::ErrorKind::Interrupted
         {
-            log::error!("waiting for events failed: {error}");
-            return;
+            log::error!("waiting for events failed, the node serves nobody any more: {error}");
+            slot.close(true);
+            return End::Stopped;
         }
-        shell.handle_events(&events, &mut buffer);
+        shell.handle_events(&duty.events, &mut duty.buffer);
     }
 }
 
@@ -75,6 +143,15 @@ impl Shell {
                 }
             }
         }
+    }
+
+    /// Older messages first, then this one, and what follows from it.
+    pub(in crate::runtime) fn step(&mut self, message: Message) {
+        let now = self.clock.now();
+        self.handle_messages(now);
+        self.handle_message(message, now);
+        self.step_phase(now);
+        self.settle();
     }
 
     /// Everything but waiting: messages, time, what the core wants.
