@@ -75,7 +75,8 @@ fn append<D: Disk>(disk: &mut D, index: Index, configuration: &Configuration) ->
 
 /// Loads the log and says how it ends.
 ///
-/// Loading repairs what it finds, as it does at start; while another node has the lock that happens in memory only.
+/// Loading repairs what it finds, as it does at start, but for the metadata; while another node has the lock that
+/// happens in memory only.
 ///
 /// # Errors
 /// `DQLITE_ERROR` where it cannot be loaded, without a text, as in C.
@@ -98,7 +99,7 @@ pub fn describe_last_entry(config: &NodeConfig) -> Result<LastEntry, Failure> {
 fn load<D: Disk>(disk: &mut D, config: &NodeConfig) -> Result<Loaded, String> {
     let options =
         LoadOptions { auto_recovery: config.auto_recovery, id: config.id, wall_ns: clock::wall_ns() };
-    let loaded = loader::load(disk, &options).map_err(|error| error.to_string())?;
+    let loaded = loader::load_offline(disk, &options).map_err(|error| error.to_string())?;
     loaded.notes.iter().for_each(|note| log::warn!("{note}"));
     Ok(loaded)
 }

@@ -122,6 +122,28 @@ impl From<FormatError> for LoadError {
 /// # Errors
 /// Why this node cannot start with this directory, which is unchanged then unless the disk failed.
 pub fn load<D: Disk>(disk: &mut D, options: &LoadOptions) -> Result<Loaded, LoadError> {
+    load_for(disk, options, Purpose::Start)
+}
+
+/// As [`load`], for a node that does not run: it casts no vote, so a lost one does not matter, and the metadata
+/// stays as it is for the start to judge.
+///
+/// # Errors
+/// Why the log cannot be read.
+pub fn load_offline<D: Disk>(disk: &mut D, options: &LoadOptions) -> Result<Loaded, LoadError> {
+    load_for(disk, options, Purpose::Offline)
+}
+
+/// What a directory is loaded for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// To vote and to lead.
+    Start,
+    /// To look at the log, or to append to it.
+    Offline,
+}
+
+fn load_for<D: Disk>(disk: &mut D, options: &LoadOptions, purpose: Purpose) -> Result<Loaded, LoadError> {
     let files = disk.list().map_err(|error| LoadError::disk("list", "the directory", &error))?;
     let listing = Listing::new(&files);
     let metadata = read::metadata(disk, &files)?;
@@ -131,15 +153,22 @@ pub fn load<D: Disk>(disk: &mut D, options: &LoadOptions) -> Result<Loaded, Load
     let Start { snapshot, mut plan, damaged } = choose(disk, &listing, &log, settings)?;
     let (configuration, configuration_index) = effective_configuration(snapshot.as_ref(), &plan)?;
     let snapshot_index = snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.index);
-    let stored = checked_metadata(metadata, options.id, &configuration, &plan, snapshot_index)?;
+    let none = Metadata { version: 0, term: Term(0), voted_for: NodeId(0) };
+    let stored = metadata.unwrap_or(none);
+    if metadata.is_none() && purpose == Purpose::Start {
+        check_lost_vote(options.id, &configuration, &plan, snapshot_index)?;
+    }
 
     let terms = plan.entries.iter().map(|entry| entry.term);
     let highest = terms.chain(snapshot.as_ref().map(|snapshot| snapshot.term)).max().unwrap_or_default();
     let raised = Metadata { version: stored.version.saturating_add(1), term: highest, voted_for: NodeId(0) };
-    let current = if highest > stored.term { raised } else { stored };
+    let current = if highest > stored.term && purpose == Purpose::Start { raised } else { stored };
 
     repair::put_snapshots_aside(&damaged, settings, &mut plan);
     repair::carry_out(disk, &listing, &files, &plan.steps)?;
+    if purpose == Purpose::Start {
+        repair::settle_metadata(disk, &files)?;
+    }
     if current != stored {
         plan.notes.push(format!("term raised from {} to that of the log, {highest}", stored.term));
         // Before anybody acts in that term: else a crash forgets a vote given in it.
@@ -255,24 +284,19 @@ fn effective_configuration(
     Ok((found, entry.index))
 }
 
-/// The metadata to go on with. Without any, a vote may be forgotten: that is harmless only where no other
-/// node's vote counts, or where no vote was ever asked for.
-fn checked_metadata(
-    found: Option<Metadata>,
+/// Without metadata a vote may be forgotten: that is harmless only where no other node's vote counts, or where
+/// no vote was ever asked for.
+fn check_lost_vote(
     id: NodeId,
     configuration: &Configuration,
     plan: &LogPlan,
     snapshot_index: Index,
-) -> Result<Metadata, LoadError> {
-    let none = Metadata { version: 0, term: Term(0), voted_for: NodeId(0) };
+) -> Result<(), LoadError> {
     let last = plan.last_index();
-    if let Some(found) = found {
-        return Ok(found);
-    }
     let only_voter = configuration.voters().all(|server| server.id == id) && configuration.get(id).is_some();
     let entry_one_alone = snapshot_index == Index(0) && last == Index(1);
     if last == Index(0) || only_voter || entry_one_alone {
-        return Ok(none);
+        return Ok(());
     }
     let voters = configuration.voters().count();
     Err(LoadError::new(format_args!(

@@ -1,13 +1,18 @@
 //! Carrying out what was decided. Each step is durable before the next one, so that a crash anywhere in between
 //! leaves a directory from which the same decision, or a harmless part of it, follows again.
 
+use std::io;
+
 use super::LoadError;
 use super::read::{is_short_metadata, whole};
 use crate::disk::Disk;
 use crate::format::FormatError;
 use crate::format::metadata::Metadata;
-use crate::format::names;
+use crate::format::names::{self, FileName};
 use crate::format::recovery::{Listing, LogPlan, Settings, SnapshotFiles, Step};
+
+/// How much is written again at a time.
+const REWRITE_BYTES: usize = 1 << 20;
 
 /// Plans to put both files of each damaged snapshot aside, the metadata first: data without metadata does not
 /// count as a snapshot.
@@ -48,7 +53,24 @@ pub(super) fn carry_out<D: Disk>(
     }
     let short = files.iter().filter(|(name, size)| is_short_metadata(name, *size)).map(|(name, _)| name);
     useless.extend(short.chain(&listing.temporary).chain(&listing.orphans).map(String::as_str));
-    delete(disk, &useless)
+    unlink(disk, &useless)?;
+    // Even if nothing was changed: names that an earlier process changed and did not sync have been read, and a
+    // crash can bring the old ones back.
+    sync_dir(disk)
+}
+
+/// Makes the metadata durable as it was read: a process of C may have been killed between write and sync.
+pub(super) fn settle_metadata<D: Disk>(disk: &mut D, files: &[(String, u64)]) -> Result<(), LoadError> {
+    for (name, size) in files {
+        if matches!(FileName::parse(name), FileName::Metadata(_)) && !is_short_metadata(name, *size) {
+            let failed = |error| LoadError::disk("write", name, &error);
+            let mut file = disk.open(name).map_err(failed)?;
+            rewrite(disk, &mut file, *size).map_err(failed)?;
+            // Before anybody acts on the vote in it: else a crash forgets that.
+            disk.sync(&mut file).map_err(failed)?;
+        }
+    }
+    Ok(())
 }
 
 /// Deletes these files, durably.
@@ -56,11 +78,14 @@ pub(super) fn delete<D: Disk>(disk: &mut D, files: &[&str]) -> Result<(), LoadEr
     if files.is_empty() {
         return Ok(());
     }
-    for name in files {
-        disk.unlink(name).map_err(|error| LoadError::disk("unlink", name, &error))?;
-    }
-    // Before a new open segment is made: else a crash can bring an old one back in front of it.
+    unlink(disk, files)?;
     sync_dir(disk)
+}
+
+fn unlink<D: Disk>(disk: &mut D, files: &[&str]) -> Result<(), LoadError> {
+    files
+        .iter()
+        .try_for_each(|name| disk.unlink(name).map_err(|error| LoadError::disk("unlink", name, &error)))
 }
 
 fn sync_dir<D: Disk>(disk: &mut D) -> Result<(), LoadError> {
@@ -70,10 +95,30 @@ fn sync_dir<D: Disk>(disk: &mut D) -> Result<(), LoadError> {
 fn cut<D: Disk>(disk: &mut D, name: &str, len: u64) -> Result<(), LoadError> {
     let failed = |error| LoadError::disk("truncate", name, &error);
     let mut file = disk.open(name).map_err(failed)?;
+    rewrite(disk, &mut file, len).map_err(|error| LoadError::disk("write", name, &error))?;
     disk.set_len(&mut file, len).map_err(failed)?;
     // Before it has the name of a closed segment: that promises its exact size. What an earlier process wrote
     // and nobody synced becomes durable here too, before anything counts on it.
     disk.sync(&mut file).map_err(failed)
+}
+
+/// Writes the first `len` bytes of the file again, as they are.
+///
+/// After a sync that failed an operating system shows what it failed to write and takes it for written: an
+/// earlier process gave up then, and a sync of ours alone would succeed without writing anything.
+fn rewrite<D: Disk>(disk: &mut D, file: &mut D::File, len: u64) -> io::Result<()> {
+    let mut chunk = vec![0; REWRITE_BYTES];
+    let mut at = 0;
+    while at < len {
+        let wanted = usize::try_from(len - at).unwrap_or(REWRITE_BYTES).min(REWRITE_BYTES);
+        let found = disk.read_at(file, at, chunk.get_mut(..wanted).unwrap_or_default())?;
+        let Some(bytes) = chunk.get(..found).filter(|bytes| !bytes.is_empty()) else {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        };
+        disk.write_at(file, at, bytes)?;
+        at += bytes.len() as u64;
+    }
+    Ok(())
 }
 
 fn rename<D: Disk>(disk: &mut D, from: &str, to: &str) -> Result<(), LoadError> {
@@ -108,16 +153,8 @@ pub(super) fn write_whole<D: Disk>(disk: &mut D, name: &str, bytes: &[u8]) -> Re
     rename(disk, &temporary, name)
 }
 
-/// Stores metadata in the file whose turn it is.
+/// Stores metadata in the file whose turn it is. Never in place, as C does it: a write that fails halfway would
+/// leave a new version with an old vote.
 pub(super) fn store_metadata<D: Disk>(disk: &mut D, metadata: &Metadata) -> Result<(), LoadError> {
-    let name = names::metadata_name(metadata.version);
-    let files = disk.list().map_err(|error| LoadError::disk("list", "the directory", &error))?;
-    if !files.iter().any(|(file, _)| file == name) {
-        write_new(disk, name, &metadata.encode())?;
-        return sync_dir(disk);
-    }
-    let failed = |error| LoadError::disk("write", name, &error);
-    let mut file = disk.open(name).map_err(failed)?;
-    disk.write_at(&mut file, 0, &metadata.encode()).map_err(failed)?;
-    disk.sync(&mut file).map_err(failed)
+    write_whole(disk, names::metadata_name(metadata.version), &metadata.encode())
 }

@@ -1,6 +1,7 @@
 use super::{LoadOptions, Loaded, bootstrap, check, load, prepare};
 use crate::base::{Entry, EntryKind, Index, NodeId, Payload, Role, Term};
 use crate::codec::membership::{Configuration, Server};
+use crate::disk::fault::Survival;
 use crate::disk::{Disk, FaultDisk};
 use crate::format::metadata::Metadata;
 use crate::format::names::{SnapshotName, closed_name, snapshot_meta_name, snapshot_name};
@@ -64,6 +65,21 @@ fn a_vote_is_kept_when_the_term_is() {
     put_metadata(&disk, 3);
     let loaded = start(&mut disk, 2).unwrap();
     assert_eq!((loaded.term, loaded.voted_for, loaded.metadata_version), (Term(3), NodeId(2), 1));
+}
+
+#[test]
+fn a_vote_that_was_read_is_not_forgotten_though_whoever_wrote_it_never_synced_it() {
+    let mut disk = FaultDisk::new(1);
+    put_segment(&disk, 1, &[1, 3], &[1, 2, 3]);
+    put_metadata(&disk, 3);
+    let mut file = disk.open("metadata1").unwrap();
+    let newer = Metadata { version: 3, term: Term(4), voted_for: NodeId(3) };
+    disk.write_at(&mut file, 0, &newer.encode()).unwrap();
+    for _ in 0..2 {
+        let loaded = start(&mut disk, 2).unwrap();
+        assert_eq!((loaded.term, loaded.voted_for, loaded.metadata_version), (Term(4), NodeId(3), 3));
+        disk.crash(Survival::Nothing);
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod c_start;
 mod crash;
 mod order;
+mod random;
 mod room;
 mod script;
 

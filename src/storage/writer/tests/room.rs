@@ -2,9 +2,9 @@
 //! after anything else nothing is acknowledged any more.
 
 use super::crash::scripts;
-use super::script::{Run, Step, survivals};
+use super::script::{Run, Step, load, survivals};
 use super::*;
-use crate::disk::fault::Fault;
+use crate::disk::fault::{Fault, Survival};
 use crate::storage::StorageError;
 
 /// Everything that may be left by a crash now.
@@ -120,6 +120,23 @@ fn after_a_failure_of_the_disk_nothing_is_written_or_acknowledged() {
             }
             at += 1;
         }
+    }
+}
+
+#[test]
+fn what_a_failed_sync_left_to_be_read_is_durable_once_a_start_has_taken_it() {
+    for seed in 0..64 {
+        let disk = FaultDisk::new(seed);
+        let mut run = Run::new(&disk, false);
+        run.step(&Step::Append { term: 1, sizes: &[(1, 496)] }).unwrap();
+        disk.fail_at(1, Fault::Broken);
+        run.step(&Step::Append { term: 1, sizes: &[(1, 496), (1, 2000)] }).unwrap_err();
+        // Another process, the same operating system.
+        let loaded = run.check_loaded(&disk, true).unwrap_or_else(|text| panic!("{seed}: {text}"));
+        disk.crash(Survival::Nothing);
+        let again = load(&mut disk.clone(), true).unwrap_or_else(|text| panic!("{seed}: {text}"));
+        assert_eq!(again.entries, loaded.entries, "{seed}");
+        assert_eq!(again.last_index, Index(3), "{seed}");
     }
 }
 
