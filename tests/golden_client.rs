@@ -211,6 +211,7 @@ const NOT_IN_TRANSCRIPTS: &[Failure] = &[
     failure::CHANGE_PENDING,
     failure::MEMBERSHIP_NOT_LEADER,
     failure::MEMBERSHIP_LEADERSHIP_LOST,
+    failure::FULL,
     failure::INTERRUPTED,
     failure::TOO_BIG,
 ];
