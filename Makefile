@@ -121,12 +121,12 @@ doc:
 
 # The second run takes turns in SQLite, as in a Go program that put it into single-thread mode.
 test: shared
-	DQLITE_LIBRARY='$(abspath $(DIST)/$(REALNAME))' $(CARGO) test --locked
+	DQLITE_LIBRARY='$(abspath $(DIST)/$(REALNAME))' $(CARGO) test --locked --no-fail-fast
 	LIBDQLITE_SQLITE_THREADS=lock $(CARGO) test --locked --test protocol --test sql_differential --test transcripts
 
 # The newest SQLite in place of the system's: what touches SQLite must not depend on its release.
 bundled-test:
-	$(CARGO) test --locked --features bundled --lib --test sql_differential
+	$(CARGO) test --locked --no-fail-fast --features bundled --lib --test sql_differential
 
 ffi-test: all
 	ffi-tests/run

@@ -203,14 +203,18 @@ fn others_get_in_while_one_instruction_reads_a_whole_table() {
     let numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100000)";
     run(&mut conn, &format!("INSERT INTO t {numbers} SELECT hex(i) FROM n"));
     let (running, over, inside) = (AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false));
+    let asking = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
             while !over.load(Ordering::SeqCst) {
                 if running.load(Ordering::SeqCst) {
+                    asking.store(true, Ordering::SeqCst);
                     let _held = threads::enter();
                     // The lock is ours, and the statement is not done yet.
                     inside.fetch_or(running.load(Ordering::SeqCst), Ordering::SeqCst);
+                    asking.store(false, Ordering::SeqCst);
                 }
+                thread::yield_now();
             }
         });
         let id = conn.prepare(b"SELECT count(*) FROM t", false).expect("prepare").id.expect("a statement");
@@ -218,6 +222,10 @@ fn others_get_in_while_one_instruction_reads_a_whole_table() {
         for _ in 0..40 {
             let held = threads::enter();
             running.store(true, Ordering::SeqCst);
+            // On a busy machine the other thread may not run for longer than all these statements take.
+            while !asking.load(Ordering::SeqCst) {
+                thread::yield_now();
+            }
             conn.step(id).expect("step");
             running.store(false, Ordering::SeqCst);
             conn.reset(id).expect("reset");
