@@ -103,3 +103,87 @@ fn load<D: Disk>(disk: &mut D, config: &NodeConfig) -> Result<Loaded, String> {
     loaded.notes.iter().for_each(|note| log::warn!("{note}"));
     Ok(loaded)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{NodeId, Role};
+    use crate::disk::FaultDisk;
+    use crate::disk::fault::{Fault, Survival};
+
+    fn servers(ids: &[u64]) -> Configuration {
+        let server = |&id: &u64| Server { id: NodeId(id), address: id.to_string(), role: Role::Voter };
+        Configuration { servers: ids.iter().map(server).collect() }
+    }
+
+    fn load(disk: &mut FaultDisk) -> Result<Loaded, String> {
+        let options = LoadOptions { auto_recovery: false, id: NodeId(1), wall_ns: 7 };
+        loader::load_offline(disk, &options).map_err(|error| error.to_string())
+    }
+
+    fn recover(disk: &mut FaultDisk) -> Result<(), String> {
+        let next = load(disk)?.last_index.next();
+        append(disk, next, &servers(&[1])).map_err(|error| error.to_string())
+    }
+
+    /// A node of a cluster of three that was killed: two entries, the second one in an open segment.
+    fn killed() -> FaultDisk {
+        let disk = FaultDisk::new(1);
+        for (name, index) in [("0000000000000001-0000000000000001", 1), ("open-1", 2)] {
+            let payload = Payload::from_bytes(&servers(&[1, 2, 3]).encode());
+            let entry = Entry { index: Index(index), term: Term(4), kind: EntryKind::Change, payload };
+            let mut bytes = SEGMENT_HEADER.to_vec();
+            encode_batch(&[entry], &mut bytes);
+            if index == 2 {
+                bytes.resize(4096, 0);
+            }
+            disk.put(name, &bytes);
+        }
+        disk
+    }
+
+    /// The power goes at each operation, the syncs of one class being ignored; returns what that breaks.
+    fn sweep(ignored: Option<&str>) -> Result<(), String> {
+        for number in 0.. {
+            let mut done = false;
+            for seed in 0..16 {
+                let mut disk = killed().fork(seed);
+                disk.ignore_syncs(ignored);
+                disk.fail_at(number, Fault::PowerOff);
+                done = recover(&mut disk).is_ok();
+                let left = done.then(|| disk.fork(seed));
+                disk.crash(if seed == 0 { Survival::Nothing } else { Survival::Torn });
+                let lengths = |mut disk: FaultDisk| disk.list().unwrap();
+                if left.is_some_and(|left| lengths(left) != lengths(disk.fork(seed))) {
+                    return Err("what a recovery left is not durable".to_owned());
+                }
+                let loaded = load(&mut disk.fork(seed))?;
+                let old =
+                    !done && loaded.last_index == Index(2) && loaded.configuration == servers(&[1, 2, 3]);
+                let new = loaded.last_index == Index(3) && loaded.configuration == servers(&[1]);
+                if !old && !new {
+                    return Err(format!("a log up to {} after operation {number}", loaded.last_index));
+                }
+                // Whoever is interrupted tries again.
+                recover(&mut disk)?;
+                load(&mut disk)?;
+            }
+            if done {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn an_interrupted_recovery_has_happened_or_not_and_every_sync_of_it_is_needed() {
+        sweep(None).unwrap();
+        let mut disk = killed();
+        recover(&mut disk).unwrap();
+        let classes = disk.sync_classes();
+        let needless: Vec<_> = classes.iter().filter(|class| sweep(Some(class)).is_ok()).collect();
+        // The last one of a load that left nothing to sync.
+        assert_eq!(needless, ["sync_dir: nothing"]);
+        assert!(classes.len() >= 4, "{classes:?}");
+    }
+}
