@@ -169,11 +169,12 @@ fn every_sync_of_a_start_is_needed() {
             return;
         }
         for class in disk.sync_classes() {
-            if !needed.contains_key(&class) {
-                match without(base, &class, durable) {
-                    Ok(()) => needless.insert(class),
-                    Err(text) => needed.insert(class, text).is_none(),
-                };
+            if needed.contains_key(&class) {
+                continue;
+            }
+            match without(base, &class, durable) {
+                Ok(()) => drop(needless.insert(class)),
+                Err(text) => drop(needed.insert(class, text)),
             }
         }
     };

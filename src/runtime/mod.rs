@@ -19,5 +19,6 @@ pub mod snapshot;
 pub mod sql_pool;
 pub mod threads;
 pub mod trace;
+pub mod verify;
 
 pub use running::{NodeOptions, RunningNode, StartError};

@@ -21,7 +21,8 @@ use super::shell::{self, Desk, Duty, LISTEN, Message, Phase, Shell, Sockets, WAK
 use super::slot::Slot;
 use super::sql_pool::SqlPool;
 use super::threads;
-use crate::base::{Index, NodeId, PageNo, Prng, Term};
+use super::verify;
+use crate::base::{Index, NodeId, Prng, Term};
 use crate::consensus::{self, SnapshotMeta};
 use crate::disk::DirectoryLock;
 use crate::disk::real::RealDisk;
@@ -29,7 +30,6 @@ use crate::engine::Patience;
 use crate::node::core::Restored;
 use crate::node::snapshots::SnapshotPolicy;
 use crate::node::{Core, CoreConfig};
-use crate::pages::{Database, Page};
 use crate::sqlite::set_progress_hook;
 use crate::storage::loader::{self, LoadOptions, Loaded};
 use crate::storage::writer::{Writer, WriterConfig, WriterState};
@@ -120,7 +120,7 @@ impl RunningNode {
             .map_err(|error| StartError::new(format!("raft_bootstrap(): {error}")))?;
         let load =
             LoadOptions { auto_recovery: options.auto_recovery, id: options.id, wall_ns: clock::wall_ns() };
-        let loaded = loader::load(&mut directory, &load)
+        let loaded = loader::load_checked(&mut directory, &load, &verify::check)
             .map_err(|error| StartError::new(format!("raft_start(): {error}")))?;
         loaded.notes.iter().for_each(|note| log::warn!("{note}"));
         listener.listen().map_err(StartError::new)?;
@@ -260,10 +260,8 @@ pub fn restored(loaded: Loaded, bootstrapped_now: bool) -> Result<Restored, Stri
             configuration_index: snapshot.configuration_index,
         });
         for found in snapshot.databases {
-            let name = String::from_utf8_lossy(&found.name).into_owned();
-            let pages = (1..).map(PageNo).zip(found.pages.into_iter().map(Page::from));
-            let database = Database::from_snapshot(&found.name, found.page_size, pages, found.n_pages)
-                .map_err(|error| format!("snapshot at {}: database '{name}': {error}", snapshot.index))?;
+            let database = verify::database(&found)
+                .map_err(|error| format!("snapshot at {}: {error}", snapshot.index))?;
             databases.push(database);
         }
     }

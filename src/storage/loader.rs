@@ -49,6 +49,10 @@ pub struct LoadedSnapshot {
     pub configuration_index: Index,
     /// The time in its name: it breaks ties and means nothing.
     pub time: u64,
+    /// What its data file is called.
+    pub file: String,
+    /// Whether a checksum covers the data, as in every compressed file.
+    pub has_checksum: bool,
     /// All databases, page by page.
     pub databases: Vec<SnapshotDatabase>,
 }
@@ -122,8 +126,23 @@ impl From<FormatError> for LoadError {
 /// # Errors
 /// Why this node cannot start with this directory, which is unchanged then unless the disk failed.
 pub fn load<D: Disk>(disk: &mut D, options: &LoadOptions) -> Result<Loaded, LoadError> {
-    load_for(disk, options, Purpose::Start)
+    load_for(disk, options, Purpose::Start(&|_| Ok(())))
 }
+
+/// As [`load`]; a snapshot that `check` finds fault with counts as damaged, as if it could not be read.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_checked<D: Disk>(
+    disk: &mut D,
+    options: &LoadOptions,
+    check: &SnapshotCheck,
+) -> Result<Loaded, LoadError> {
+    load_for(disk, options, Purpose::Start(check))
+}
+
+/// Says what is wrong with the databases of a snapshot.
+pub type SnapshotCheck = dyn Fn(&LoadedSnapshot) -> Result<(), String>;
 
 /// As [`load`], for a node that does not run: it casts no vote, so a lost one does not matter, and the metadata
 /// stays as it is for the start to judge.
@@ -135,38 +154,55 @@ pub fn load_offline<D: Disk>(disk: &mut D, options: &LoadOptions) -> Result<Load
 }
 
 /// What a directory is loaded for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Purpose {
-    /// To vote and to lead.
-    Start,
+#[derive(Clone, Copy)]
+enum Purpose<'a> {
+    /// To vote and to lead, if the snapshot is sound.
+    Start(&'a SnapshotCheck),
     /// To look at the log, or to append to it.
     Offline,
 }
 
-fn load_for<D: Disk>(disk: &mut D, options: &LoadOptions, purpose: Purpose) -> Result<Loaded, LoadError> {
+impl Purpose<'_> {
+    fn is_start(self) -> bool {
+        matches!(self, Self::Start(_))
+    }
+
+    /// Reads a snapshot, and looks at its databases if they will be used.
+    fn snapshot<D: Disk>(self, disk: &mut D, files: &SnapshotFiles) -> Result<LoadedSnapshot, FormatError> {
+        let snapshot = read::snapshot(disk, files)?;
+        match self {
+            Self::Offline => Ok(()),
+            Self::Start(check) => check(&snapshot),
+        }
+        .map_err(|text| FormatError::new(Class::Corrupt, format!("{}: {text}", files.data)))?;
+        Ok(snapshot)
+    }
+}
+
+fn load_for<D: Disk>(disk: &mut D, options: &LoadOptions, purpose: Purpose<'_>) -> Result<Loaded, LoadError> {
     let files = disk.list().map_err(|error| LoadError::disk("list", "the directory", &error))?;
     let listing = Listing::new(&files);
     let metadata = read::metadata(disk, &files)?;
     let log = read::log(disk, &listing)?;
     let settings =
         Settings { auto_recovery: options.auto_recovery, aside_ns: options.wall_ns.max(listing.aside_ns) };
-    let Start { snapshot, mut plan, damaged } = choose(disk, &listing, &log, settings)?;
+    let Start { snapshot, mut plan, damaged } = choose(disk, &listing, &log, settings, purpose)?;
     let (configuration, configuration_index) = effective_configuration(snapshot.as_ref(), &plan)?;
     let snapshot_index = snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.index);
     let none = Metadata { version: 0, term: Term(0), voted_for: NodeId(0) };
     let stored = metadata.unwrap_or(none);
-    if metadata.is_none() && purpose == Purpose::Start {
+    if metadata.is_none() && purpose.is_start() {
         check_lost_vote(options.id, &configuration, &plan, snapshot_index)?;
     }
 
     let terms = plan.entries.iter().map(|entry| entry.term);
     let highest = terms.chain(snapshot.as_ref().map(|snapshot| snapshot.term)).max().unwrap_or_default();
     let raised = Metadata { version: stored.version.saturating_add(1), term: highest, voted_for: NodeId(0) };
-    let current = if highest > stored.term && purpose == Purpose::Start { raised } else { stored };
+    let current = if highest > stored.term && purpose.is_start() { raised } else { stored };
 
     repair::put_snapshots_aside(&damaged, settings, &mut plan);
     repair::carry_out(disk, &listing, &files, &plan.steps)?;
-    if purpose == Purpose::Start {
+    if purpose.is_start() {
         repair::settle_metadata(disk, &files)?;
     }
     if current != stored {
@@ -209,6 +245,7 @@ fn choose<D: Disk>(
     listing: &Listing,
     log: &Log,
     settings: Settings,
+    purpose: Purpose<'_>,
 ) -> Result<Start, LoadError> {
     let mut damaged: Vec<(SnapshotFiles, FormatError)> = Vec::new();
     let mut refused: Option<FormatError> = None;
@@ -216,7 +253,7 @@ fn choose<D: Disk>(
     for candidate in listing.snapshots.iter().map(Some).chain([None]) {
         if candidate.is_none_or(|files| files.size > 0) {
             let found = recovery::plan_log(log, candidate, reach, settings).and_then(|plan| {
-                let snapshot = candidate.map(|files| read::snapshot(disk, files)).transpose();
+                let snapshot = candidate.map(|files| purpose.snapshot(disk, files)).transpose();
                 snapshot.map(|snapshot| (plan, snapshot)).inspect_err(|error| {
                     damaged.extend(candidate.map(|files| (files.clone(), error.clone())));
                 })
@@ -224,7 +261,7 @@ fn choose<D: Disk>(
             match (found, &mut refused) {
                 (Ok((plan, snapshot)), _) => {
                     let start = Start { snapshot, plan, damaged };
-                    return Ok(prefer_higher(disk, listing, log, settings, start));
+                    return Ok(prefer_higher(disk, listing, log, settings, purpose, start));
                 }
                 (Err(error), None) => refused = Some(error),
                 (Err(error), Some(refused)) => refused.text.push_str(&format!("; without it: {error}")),
@@ -248,6 +285,7 @@ fn prefer_higher<D: Disk>(
     listing: &Listing,
     log: &Log,
     settings: Settings,
+    purpose: Purpose<'_>,
     start: Start,
 ) -> Start {
     let index = start.snapshot.as_ref().map_or(Index(0), |snapshot| snapshot.index);
@@ -261,7 +299,7 @@ fn prefer_higher<D: Disk>(
     let better = listing.snapshots.iter().filter(borne_out).max_by_key(|files| files.name.index);
     let Some(files) = better else { return start };
     let plan = recovery::plan_log(log, Some(files), Index(0), settings);
-    match (plan, read::snapshot(disk, files)) {
+    match (plan, purpose.snapshot(disk, files)) {
         (Ok(plan), Ok(snapshot)) => Start { snapshot: Some(snapshot), plan, damaged: start.damaged },
         _ => start,
     }

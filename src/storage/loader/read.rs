@@ -7,7 +7,7 @@ use crate::disk::Disk;
 use crate::format::metadata::{self, Metadata};
 use crate::format::names::{self, FileName};
 use crate::format::recovery::{ClosedSegment, Listing, Log, SegmentFile, SnapshotFiles};
-use crate::format::{Class, FormatError, segment, snapshot};
+use crate::format::{Class, FormatError, lz4, segment, snapshot};
 
 const CHUNK_BYTES: usize = 256 << 10;
 
@@ -58,6 +58,8 @@ pub(super) fn snapshot<D: Disk>(disk: &mut D, files: &SnapshotFiles) -> Result<L
     let bytes = disk.read_all(&meta_name).map_err(|error| failed(&meta_name, error))?;
     let meta = snapshot::decode_meta(&meta_name, &bytes)?;
     let file = disk.open(&files.data).map_err(|error| failed(&files.data, error))?;
+    let mut magic = lz4::MAGIC.map(|byte| !byte);
+    disk.read_at(&file, 0, &mut magic).map_err(|error| failed(&files.data, error))?;
     let reader = BufReader::with_capacity(CHUNK_BYTES, FileReader { disk, file: &file, at: 0 });
     let databases = snapshot::decode_data(reader, files.size).map_err(|mut error| {
         error.text.push_str(&format!(" in {}", files.data));
@@ -69,6 +71,8 @@ pub(super) fn snapshot<D: Disk>(disk: &mut D, files: &SnapshotFiles) -> Result<L
         configuration: meta.configuration,
         configuration_index: meta.configuration_index,
         time: files.name.time,
+        file: files.data.clone(),
+        has_checksum: magic == lz4::MAGIC,
         databases,
     })
 }
