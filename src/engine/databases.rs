@@ -194,6 +194,13 @@ impl Databases {
         released
     }
 
+    /// Nobody wants the reply any more that is held for the connection.
+    pub fn drop_held(&mut self, slot: Slot, conn: ConnId) {
+        if let Some(state) = self.list.get_mut(slot.0) {
+            state.held.retain(|&(_, held)| held != conn);
+        }
+    }
+
     /// Forgets the connection everywhere: it neither waits nor holds, and nothing is held for it.
     pub fn forget(&mut self, slot: Slot, conn: ConnId) {
         if let Some(state) = self.get_mut(slot) {

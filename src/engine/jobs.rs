@@ -30,6 +30,17 @@ pub fn text_looks_like_write(sql: &[u8]) -> bool {
     WRITE_WORDS.iter().any(|word| first.eq_ignore_ascii_case(word))
 }
 
+/// Whether the text begins or ends a transaction: whoever sends it does not think of the one before as open.
+#[must_use]
+pub fn text_bounds_transaction(sql: &[u8]) -> bool {
+    let mut words = sql.split(|byte| !byte.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    let Some(first) = words.next() else { return false };
+    let is = |names: &[&[u8]]| names.iter().any(|name| first.eq_ignore_ascii_case(name));
+    // ROLLBACK TO goes back to a savepoint, and the transaction goes on.
+    is(&[b"BEGIN", b"COMMIT", b"END"])
+        || is(&[b"ROLLBACK"]) && !words.take(2).any(|word| word.eq_ignore_ascii_case(b"TO"))
+}
+
 /// How far a request came.
 #[derive(Debug)]
 pub enum Progress {
@@ -64,7 +75,17 @@ pub struct Outcome {
 
 #[cfg(test)]
 mod tests {
-    use super::text_looks_like_write;
+    use super::{text_bounds_transaction, text_looks_like_write};
+
+    #[test]
+    fn the_first_word_tells_where_a_transaction_begins_or_ends() {
+        for sql in ["BEGIN IMMEDIATE", "commit", " End;", "ROLLBACK", "ROLLBACK TRANSACTION"] {
+            assert!(text_bounds_transaction(sql.as_bytes()), "{sql}");
+        }
+        for sql in ["", "SELECT 1", "ROLLBACK TO x", "rollback transaction to savepoint x", "SAVEPOINT x"] {
+            assert!(!text_bounds_transaction(sql.as_bytes()), "{sql}");
+        }
+    }
 
     #[test]
     fn the_first_word_tells_writers_from_readers() {

@@ -22,15 +22,31 @@ pub(super) struct Client {
     pub(super) database: Option<Slot>,
     pub(super) sql: Place,
     pub(super) wait: Wait,
-    /// Kept statements that are likely to write.
-    pub(super) writers: BTreeMap<u32, bool>,
-    /// The statement being prepared.
-    pub(super) preparing: Option<u32>,
-    /// A transaction of this client was rolled back because it idled; its next statement says so.
-    pub(super) rolled_back: bool,
+    /// The statements that it keeps, and the one that is being prepared.
+    pub(super) kept: BTreeMap<u32, Kept>,
+    pub(super) preparing: Option<(u32, Kept)>,
+    pub(super) rolled_back: RolledBack,
     /// Leadership went while a statement ran: its result is void.
     pub(super) void: bool,
     pub(super) gone: bool,
+}
+
+/// What is known of a kept statement.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Kept {
+    /// It is likely to write.
+    pub(super) writes: bool,
+    /// It begins or ends a transaction.
+    pub(super) bounds: bool,
+}
+
+/// Whether a transaction of the client was rolled back because it idled. Its statements are refused until it
+/// begins or ends one itself: run alone, they would be committed alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RolledBack {
+    No,
+    Untold,
+    Told,
 }
 
 /// Where the client's SQLite connection is.
@@ -73,9 +89,9 @@ impl Client {
             database: None,
             sql: Place::None,
             wait: Wait::Nothing,
-            writers: BTreeMap::new(),
+            kept: BTreeMap::new(),
             preparing: None,
-            rolled_back: false,
+            rolled_back: RolledBack::No,
             void: false,
             gone: false,
         }
@@ -147,9 +163,13 @@ impl Core {
     pub(super) fn close_sql(&mut self, conn: ConnId, now: Time) {
         let Some(client) = self.clients.get_mut(&conn) else { return };
         client.sql = Place::Closing;
-        client.rolled_back = false;
-        client.writers.clear();
+        client.rolled_back = RolledBack::No;
+        client.kept.clear();
         let waits = std::mem::replace(&mut client.wait, Wait::Nothing);
+        if let (Wait::Held(_), Some(slot)) = (&waits, client.database) {
+            self.databases.drop_held(slot, conn);
+        }
+        let Some(client) = self.clients.get(&conn) else { return };
         if let Some(state) = client.database.and_then(|slot| self.databases.get_mut(slot)) {
             // It waits no more; what it holds, it holds until it is closed.
             if matches!(waits, Wait::Slot(_)) {

@@ -1,11 +1,11 @@
 //! A client's statement on its way: the writer slot, the SQL thread, the version that its answer waits for.
 
-use super::clients::{Client, Place, Wait};
+use super::clients::{Client, Kept, Place, RolledBack, Wait};
 use super::core::Core;
 use super::effect::Effect;
 use crate::base::{Time, limits};
 use crate::codec::client::{Failure, failure};
-use crate::engine::jobs::{Outcome, Progress, SqlRequest, text_looks_like_write};
+use crate::engine::jobs::{Outcome, Progress, SqlRequest, text_bounds_transaction, text_looks_like_write};
 use crate::engine::{ConnId, Hold, Slot, SlotEffect};
 use crate::pages::WriterId;
 use crate::session::{Reply, Sql};
@@ -83,8 +83,8 @@ impl Core {
             state.pause_or_resume();
         }
         let Some(client) = self.clients.get_mut(&conn) else { return };
-        if let (Some(stmt), Some(writes)) = (client.preparing.take(), outcome.prepared_writes) {
-            client.writers.insert(stmt, writes);
+        if let (Some((stmt, kept)), Some(writes)) = (client.preparing.take(), outcome.prepared_writes) {
+            client.kept.insert(stmt, Kept { writes, ..kept });
         }
         match outcome.reply {
             Some(reply) => {
@@ -183,24 +183,34 @@ impl Core {
         let Some(slot) = client.database.filter(|_| client.sql == Place::Idle) else {
             return self.fail(conn, &failure::NO_DATABASE, now);
         };
-        if client.rolled_back && !matches!(sql, Sql::Finalize { .. }) {
-            client.rolled_back = false;
-            return self.fail(conn, &idled_too_long(), now);
+        let Kept { writes, bounds } = match &sql {
+            Sql::Exec { stmt, .. } | Sql::Query { stmt, .. } => {
+                client.kept.get(stmt).copied().unwrap_or_default()
+            }
+            Sql::ExecSql { sql, .. } | Sql::QuerySql { sql, .. } => {
+                Kept { writes: text_looks_like_write(sql), bounds: text_bounds_transaction(sql) }
+            }
+            Sql::Prepare { .. } | Sql::Finalize { .. } => Kept::default(),
+        };
+        match &sql {
+            Sql::Prepare { stmt, sql, .. } => {
+                let bounds = text_bounds_transaction(sql);
+                client.preparing = Some((*stmt, Kept { bounds, ..Kept::default() }));
+            }
+            Sql::Finalize { .. } => {}
+            Sql::Exec { .. } | Sql::Query { .. } | Sql::ExecSql { .. } | Sql::QuerySql { .. } => {
+                let before = client.rolled_back;
+                if before != RolledBack::No {
+                    client.rolled_back = if bounds { RolledBack::No } else { RolledBack::Told };
+                }
+                if before == RolledBack::Untold || client.rolled_back == RolledBack::Told {
+                    return self.fail(conn, &idled_too_long(), now);
+                }
+            }
         }
         if let Some(began_at) = client.session.interrupt_that_came_along() {
             self.early_interrupts.push_back((now.after(limits::EARLY_INTERRUPT_GRACE), conn, began_at));
         }
-        let writes = match &sql {
-            Sql::Exec { stmt, .. } | Sql::Query { stmt, .. } => {
-                client.writers.get(stmt).copied().unwrap_or(false)
-            }
-            Sql::ExecSql { sql, .. } | Sql::QuerySql { sql, .. } => text_looks_like_write(sql),
-            Sql::Prepare { stmt, .. } => {
-                client.preparing = Some(*stmt);
-                false
-            }
-            Sql::Finalize { .. } => false,
-        };
         let Some(state) = self.databases.get_mut(slot) else { return };
         let request = SqlRequest::Client(sql);
         if writes {
@@ -280,11 +290,14 @@ impl Core {
         let idle = client.sql == Place::Idle;
         match client.wait {
             Wait::Nothing if idle => {
-                client.rolled_back = true;
+                client.rolled_back = RolledBack::Untold;
                 self.start_internal(conn, SqlRequest::Rollback);
             }
             // The client does not take the rows that it asked for.
-            Wait::Written if idle => self.fail_and_roll_back(conn, idled_too_long()),
+            Wait::Written if idle => {
+                client.rolled_back = RolledBack::Told;
+                self.fail_and_roll_back(conn, idled_too_long());
+            }
             _ => {
                 // It does not idle for its client's sake: looked at again later.
                 if let Some(state) = self.databases.get_mut(slot) {

@@ -259,3 +259,46 @@ fn a_write_whose_client_is_gone_goes_into_the_log_without_waiting_for_another() 
     world.run_write(false);
     assert_eq!(world.commands(), 1);
 }
+
+#[test]
+fn a_client_that_is_gone_leaves_no_held_answer_behind() {
+    let mut world = World::new();
+    world.open(A);
+    world.exec(A, "UPDATE t SET a = 1");
+    world.run_write(false);
+    // Its connection is being closed when the write that it waited for fails.
+    world.core.handle_gone(A, world.now);
+    let ticket = world.disk.pop_front().unwrap();
+    world.core.handle_persist_failed(ticket, false, "input/output error", world.now);
+    world.collect();
+    assert!(world.databases.is_empty());
+}
+
+#[test]
+fn what_was_meant_for_a_transaction_that_was_rolled_back_is_never_run_alone() {
+    let mut world = World::with(SnapshotPolicy::Default, Duration::from_secs(120));
+    world.open(A);
+    world.open(B);
+    world.exec(A, "BEGIN IMMEDIATE");
+    world.run_write(true);
+    world.answers(A);
+    world.exec(B, "UPDATE t SET a = 1");
+    world.pass(Duration::from_secs(61));
+    world.roll_back(A);
+    for sql in ["INSERT INTO t VALUES(1)", "INSERT INTO t VALUES(1)", "SELECT 1", "ROLLBACK TO x"] {
+        world.exec(A, sql);
+        let answers = world.answers(A);
+        assert!(
+            answers[0].starts_with("failure 5 database is locked: this connection's"),
+            "{sql}: {answers:?}"
+        );
+    }
+    assert_eq!(world.run_write(false), B);
+    world.exec(A, "ROLLBACK");
+    world.end_job(Outcome { reply: Some(result(0)), ..Outcome::default() });
+    assert_eq!(world.answers(A), ["result 0"]);
+    world.exec(A, "INSERT INTO t VALUES(1)");
+    assert_eq!(world.run_write(false), A);
+    world.sync();
+    assert_eq!(world.answers(A), ["result 1"]);
+}
