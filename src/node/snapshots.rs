@@ -16,6 +16,9 @@ const BYTES_MIN: u64 = 16 << 20;
 /// Entries kept before a snapshot at most, by default: C's number.
 const TRAILING_MAX: u64 = 8192;
 
+/// Entries whose sizes are remembered at most, whatever the program asks to keep: eight bytes each.
+const SIZES_MAX: u64 = 1 << 20;
+
 /// How `dqlite_node_set_snapshot_params` and `_v2` set it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SnapshotPolicy {
@@ -73,7 +76,7 @@ impl SnapshotSchedule {
     fn sizes_max(&self) -> u64 {
         match self.policy {
             SnapshotPolicy::Default => TRAILING_MAX,
-            SnapshotPolicy::Given { trailing, dynamic: true, .. } => u64::from(trailing),
+            SnapshotPolicy::Given { trailing, dynamic: true, .. } => u64::from(trailing).min(SIZES_MAX),
             SnapshotPolicy::Given { .. } => 0,
         }
     }
@@ -99,13 +102,14 @@ impl SnapshotSchedule {
     /// A snapshot started.
     pub fn handle_started(&mut self) {
         self.running = true;
+        // What is applied while it is being written counts for the next one. After a failure that one is due
+        // after as much log again: a full disk must not be hammered.
+        self.bytes_since = 0;
     }
 
     /// The snapshot at `index` is durable, or failed.
     pub fn handle_ended(&mut self, done: Option<(Index, Term)>) {
         self.running = false;
-        // After a failure the next one is due after as much log again: a full disk must not be hammered.
-        self.bytes_since = 0;
         match done {
             Some((index, term)) => (self.last, self.term_min) = (index, term),
             None => self.last = self.newest,
@@ -156,6 +160,25 @@ mod tests {
         assert!(schedule.is_due(Index(5000), Term(1), || 1 << 20));
         assert!(!schedule.is_due(Index(5000), Term(1), || 1 << 30), "less log than database");
         assert_eq!(schedule.trailing(0), 4096, "16 MiB of entries stay");
+    }
+
+    #[test]
+    fn what_is_applied_while_a_snapshot_is_written_counts_for_the_next_one() {
+        let mut schedule = SnapshotSchedule::new(SnapshotPolicy::Default, Index(0), Term(0));
+        (1..=5000).for_each(|index| schedule.handle_applied(Index(index), 4096));
+        schedule.handle_started();
+        (5001..=10_000).for_each(|index| schedule.handle_applied(Index(index), 4096));
+        assert!(!schedule.is_due(Index(10_000), Term(1), || 0), "one at a time");
+        schedule.handle_ended(Some((Index(5000), Term(1))));
+        assert!(schedule.is_due(Index(10_000), Term(1), || 0));
+    }
+
+    #[test]
+    fn the_memory_of_sizes_is_bounded_whatever_is_asked() {
+        let given = SnapshotPolicy::Given { threshold: 4, trailing: u32::MAX, dynamic: true };
+        let mut schedule = SnapshotSchedule::new(given, Index(0), Term(0));
+        (1..=super::SIZES_MAX + 10).for_each(|index| schedule.handle_applied(Index(index), 1));
+        assert_eq!(schedule.sizes.len() as u64, super::SIZES_MAX);
     }
 
     #[test]
