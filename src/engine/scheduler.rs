@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::base::{Time, limits};
+use crate::base::Time;
 
 /// One connection, as the scheduler knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,14 +21,6 @@ pub struct Patience {
     pub wait: Duration,
     /// How long a transaction may idle on the slot while others wait; `None` is for ever.
     pub idle: Option<Duration>,
-}
-
-impl Patience {
-    /// The waiting time that follows from `dqlite_node_set_busy_timeout`: the time given, if it was called.
-    #[must_use]
-    pub fn from_busy_timeout(busy_timeout: Option<Duration>) -> Self {
-        Self { wait: busy_timeout.unwrap_or(limits::WRITER_PATIENCE), idle: Some(limits::SLOT_IDLE_MAX) }
-    }
 }
 
 /// What must happen now.
@@ -241,12 +233,6 @@ impl WriteQueue {
             Holder::Nobody => None,
             Holder::Running(owner) | Holder::Transaction(owner, _) => Some(owner),
         }
-    }
-
-    /// Whether an explicit transaction of `conn` has the slot.
-    #[must_use]
-    pub fn is_in_transaction(&self, conn: ConnId) -> bool {
-        matches!(self.holder, Holder::Transaction(owner, _) if owner == conn)
     }
 
     /// Whether nobody new is granted.

@@ -211,13 +211,6 @@ impl Conn {
         while self.is_running(id) && self.step(id).is_ok() {}
     }
 
-    /// Gives back what memory SQLite can do without, for a connection that idles.
-    pub fn release_memory(&mut self) {
-        let _guard = threads::enter();
-        // SAFETY: the handle is open.
-        unsafe { ffi::sqlite3_db_release_memory(self.db.as_ptr()) };
-    }
-
     /// What the last call that failed left on the connection.
     pub(super) fn last_error(&self) -> SqlError {
         // SAFETY: the handle is open.

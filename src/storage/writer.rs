@@ -139,11 +139,6 @@ impl<D: Disk> Writer<D> {
         self.io.syncs
     }
 
-    /// Whether segments prepared from now on are written with zeros.
-    pub fn set_prewrite(&mut self, on: bool) {
-        self.config.prewrite = on;
-    }
-
     /// Appends batches, each slice as one batch on disk, with one write and one sync for all.
     ///
     /// # Errors
