@@ -230,6 +230,7 @@ impl Node {
             role_management: config.role_management,
             target_voters: config.target_voters,
             target_standbys: config.target_standbys,
+            connector: self.connector.clone(),
             settings: self.settings.clone().map_err(Failure::error)?,
         })
     }

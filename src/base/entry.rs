@@ -74,6 +74,11 @@ impl Payload {
         self.parts.iter().map(AsRef::as_ref)
     }
 
+    /// The parts themselves, in order.
+    pub fn shared_parts(&self) -> impl Iterator<Item = &Arc<[u8]>> {
+        self.parts.iter()
+    }
+
     /// All bytes in a row: borrowed when there is one part, else copied.
     #[must_use]
     pub fn contiguous(&self) -> Cow<'_, [u8]> {

@@ -82,3 +82,26 @@ pub const ROWS_BATCH_BYTES: usize = 64 << 10;
 
 /// Bytes of rows of a statement that commits by itself, kept until it is done; more fails it with code 18.
 pub const HELD_ROWS_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes that may wait for one peer; entries beyond count as lost, and the leader sends them again when the peer
+/// answers. A single message may be larger.
+pub const PEER_QUEUE_BYTES_MAX: usize = 32 << 20;
+
+/// Messages that may wait for one peer; with more the oldest goes.
+pub const PEER_QUEUE_MESSAGES_MAX: usize = 1024;
+
+/// How many of the messages that wait for a peer stay after a failed attempt to connect: C's.
+pub const PEER_KEPT_MESSAGES: usize = 3;
+
+/// From a failed attempt to connect to a peer to the next: C's.
+pub const PEER_DIAL_RETRY: Duration = Duration::from_secs(1);
+
+/// Peers for which channels are kept; beyond, the one goes that was not used for the longest time.
+pub const PEER_CHANNELS_MAX: usize = 256;
+
+/// Attempts to connect to peers that are under way at once; one more counts as failed. Connect functions may hang.
+pub const PEER_DIALS_MAX: usize = 64;
+
+/// How long a peer's machine may leave bytes of ours unconfirmed before its connection counts as broken. The
+/// system's own rule is a quarter of an hour, and a minute or two of silence after a network has come back.
+pub const PEER_SILENCE_MAX: Duration = Duration::from_secs(5);

@@ -11,6 +11,7 @@ pub mod inline;
 pub mod listen;
 pub mod mailbox;
 pub mod net;
+pub mod peers;
 pub mod running;
 pub mod settings;
 pub mod shell;

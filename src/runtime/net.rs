@@ -1,14 +1,15 @@
 //! Sockets of clients: one read, one write, never SIGPIPE.
 
-use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io::{self, IoSlice, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use super::listen::Listener;
 use mio::event::Source;
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 use rustix::io::Errno;
-use rustix::net::{SendFlags, send};
+use rustix::net::{AddressFamily, SendAncillaryBuffer, SendFlags, send, sendmsg, sockopt};
 
 /// What accepts clients.
 #[derive(Debug)]
@@ -80,6 +81,18 @@ impl Acceptor {
 fn is_own_process(stream: &UnixStream) -> bool {
     rustix::net::sockopt::socket_peercred(stream)
         .is_ok_and(|peer| peer.pid.as_raw_nonzero().get().unsigned_abs() == std::process::id())
+}
+
+impl TryFrom<OwnedFd> for Stream {
+    type Error = io::Error;
+
+    /// A connected socket in non-blocking mode.
+    fn try_from(socket: OwnedFd) -> io::Result<Self> {
+        Ok(match sockopt::socket_domain(&socket)? {
+            AddressFamily::UNIX => Self::Unix(UnixStream::from_std(socket.into())),
+            _ => Self::Tcp(TcpStream::from_std(socket.into())),
+        })
+    }
 }
 
 impl Stream {
@@ -172,15 +185,36 @@ impl Connection {
 
     /// Writes once, without ever raising SIGPIPE: its disposition is the host's.
     pub fn write(&mut self, bytes: &[u8]) -> WriteOutcome {
-        loop {
-            match send(self.stream.fd(), bytes, SendFlags::NOSIGNAL) {
-                Ok(count) => return WriteOutcome::Bytes(count),
-                Err(Errno::AGAIN) => return WriteOutcome::Blocked,
-                Err(Errno::INTR) => {}
-                Err(error) => {
-                    log::debug!("a client's connection failed: {error}");
-                    return WriteOutcome::Gone;
-                }
+        outcome_of(|| send(self.stream.fd(), bytes, SendFlags::NOSIGNAL))
+    }
+
+    /// The same with bytes that lie in several places.
+    pub fn write_parts(&mut self, parts: &[IoSlice<'_>]) -> WriteOutcome {
+        outcome_of(|| {
+            sendmsg(self.stream.fd(), parts, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)
+        })
+    }
+
+    /// Has the connection fail when the other machine leaves bytes unconfirmed for longer than this.
+    pub fn limit_silence(&self, silence: Duration) {
+        let milliseconds = u32::try_from(silence.as_millis()).unwrap_or(u32::MAX);
+        if let Stream::Tcp(tcp) = &self.stream
+            && let Err(error) = sockopt::set_tcp_user_timeout(tcp, milliseconds)
+        {
+            log::debug!("the system has no limit for silence: {error}");
+        }
+    }
+}
+
+fn outcome_of(mut write: impl FnMut() -> rustix::io::Result<usize>) -> WriteOutcome {
+    loop {
+        match write() {
+            Ok(count) => return WriteOutcome::Bytes(count),
+            Err(Errno::AGAIN) => return WriteOutcome::Blocked,
+            Err(Errno::INTR) => {}
+            Err(error) => {
+                log::debug!("a connection failed: {error}");
+                return WriteOutcome::Gone;
             }
         }
     }

@@ -11,11 +11,14 @@ use crossbeam_channel::{RecvTimeoutError, bounded, unbounded};
 use mio::{Interest, Poll, Waker};
 
 use super::clock::{self, Clock};
+use super::connect::Connector;
 use super::disk;
 use super::habits::Habits;
 use super::listen::Listener;
 use super::mailbox::mailbox;
 use super::net::Acceptor;
+use super::peers::Peers;
+use super::peers::dial::Dials;
 use super::settings::Settings;
 use super::shell::{self, Desk, Duty, LISTEN, Message, Phase, Shell, Sockets, WAKE};
 use super::slot::Slot;
@@ -65,6 +68,8 @@ pub struct NodeOptions {
     pub target_voters: i32,
     /// How many stand-bys role management aims at.
     pub target_standbys: i32,
+    /// How other nodes are reached.
+    pub connector: Connector,
     /// What the environment says.
     pub settings: Settings,
 }
@@ -95,11 +100,15 @@ impl std::error::Error for StartError {}
 /// A node that serves.
 pub struct RunningNode {
     desk: Desk,
+    dials: Dials,
     disk: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// How long a start waits for the node to lead when nobody else can.
 const LEADER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a stop waits for connect functions that are running.
+const DIAL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Pages of every database have this size, as in every C node.
 const PAGE_BYTES: u32 = 4096;
@@ -138,6 +147,8 @@ impl RunningNode {
 
     fn spawn(parts: Parts) -> std::io::Result<Self> {
         let Parts { options, lock, directory, mut acceptor, clock, core, writer, snapshot_time } = parts;
+        let dials = Dials::new(options.connector, options.id, &options.address)
+            .ok_or_else(|| std::io::Error::other("the node's address is too long"))?;
         let poll = Poll::new()?;
         let (mailbox, inbox) = mailbox(Waker::new(poll.registry(), WAKE)?);
         poll.registry().register(acceptor.source(), LISTEN, Interest::READABLE)?;
@@ -168,6 +179,8 @@ impl RunningNode {
             compress: options.compression,
             snapshot_time,
             sockets: Sockets::default(),
+            peers: Peers::default(),
+            dials: dials.clone(),
             cancelled: Arc::default(),
             phase: Phase::Serving,
             sleeps_until: None,
@@ -181,7 +194,7 @@ impl RunningNode {
         if started.recv_timeout(LEADER_PATIENCE) == Err(RecvTimeoutError::Timeout) {
             log::warn!("this node does not lead yet, though nobody else votes");
         }
-        Ok(Self { desk, disk: Mutex::new(Some(disk_thread)) })
+        Ok(Self { desk, dials, disk: Mutex::new(Some(disk_thread)) })
     }
 
     /// Moves the node to another failure domain, which whoever describes it is told from now on.
@@ -204,6 +217,7 @@ impl RunningNode {
         if let Some(thread) = disk {
             failed |= thread.join().is_err();
         }
+        self.dials.stop(DIAL_PATIENCE);
         i32::from(failed)
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::convert::Infallible;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -16,10 +17,12 @@ use super::disk::{DiskDone, DiskWork};
 use super::habits::Habits;
 use super::mailbox::{Inbox, Mailbox};
 use super::net::Acceptor;
+use super::peers::Peers;
+use super::peers::dial::Dials;
 use super::slot::{Slot, Tried};
 use super::sql_pool::{SqlDone, SqlPool, SqlWork};
 use super::{snapshot, threads};
-use crate::base::Time;
+use crate::base::{NodeId, Time};
 use crate::disk::DirectoryLock;
 use crate::disk::real::RealDisk;
 use crate::engine::ConnId;
@@ -27,6 +30,7 @@ use crate::node::Core;
 use crate::node::effect::{Effect, SnapshotJob};
 use crate::storage::snapshots::FinishedSnapshot;
 
+mod peers;
 mod run;
 mod sockets;
 
@@ -45,6 +49,15 @@ pub enum Message {
     Disk(DiskDone),
     /// From a snapshot thread: the finished files and how many entries before it stay.
     Snapshot(Result<(FinishedSnapshot, u64), String>),
+    /// From a dial thread: which attempt for which peer, and the socket.
+    Dialed {
+        /// The peer.
+        to: NodeId,
+        /// The attempt.
+        attempt: u64,
+        /// What came of it.
+        result: Result<OwnedFd, String>,
+    },
     /// The program moved the node to another failure domain.
     FailureDomain(u64),
     /// From `stop`.
@@ -83,6 +96,10 @@ pub struct Shell {
     pub snapshot_time: u64,
     /// The sockets.
     pub sockets: Sockets,
+    /// The connections to peers.
+    pub peers: Peers,
+    /// Makes them.
+    pub dials: Dials,
     /// Ends snapshots early.
     pub cancelled: Arc<AtomicBool>,
     /// How far the node's life came.
@@ -156,7 +173,8 @@ impl Shell {
     fn next_timeout(&self) -> Option<Time> {
         let draining = if let Phase::Draining(until) = self.phase { Some(until) } else { None };
         let accept = self.sockets.accept_again;
-        [self.core.poll_timeout(), self.pool.poll_timeout(), draining, accept].into_iter().flatten().min()
+        let cores = [self.core.poll_timeout(), self.pool.poll_timeout()];
+        cores.into_iter().chain([draining, accept, self.peers.poll_timeout()]).flatten().min()
     }
 
     /// Has messages wake the loop from here on; how long it may sleep.
@@ -177,8 +195,11 @@ impl Shell {
             while let Some(effect) = self.core.poll_effect() {
                 self.execute(effect);
             }
-            let Some(conn) = self.sockets.to_flush.pop_first() else { break };
-            self.flush(conn);
+            if let Some(conn) = self.sockets.to_flush.pop_first() {
+                self.flush(conn);
+            } else if !self.serve_peers() {
+                break;
+            }
         }
         self.starting.take_if(|_| !self.core.is_about_to_lead());
     }
@@ -229,6 +250,10 @@ impl Shell {
                 self.to_disk(DiskWork::Install { snapshot, trailing });
             }
             Message::Snapshot(Err(text)) => self.core.handle_snapshot(Err(text), now),
+            Message::Dialed { to, attempt, result } => {
+                let place = self.sockets.next_place();
+                self.peers.handle_dialed((to, attempt), result, place, &self.registry, now);
+            }
             Message::FailureDomain(code) => self.core.set_failure_domain(code),
             Message::Stop => {
                 self.cancelled.store(true, Ordering::Release);
@@ -239,6 +264,7 @@ impl Shell {
     }
 
     fn begin_stop(&mut self, now: Time) {
+        self.peers.close(&self.registry);
         if let Some(mut acceptor) = self.acceptor.take()
             && let Err(error) = self.registry.deregister(acceptor.source())
         {

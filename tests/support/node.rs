@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use dqlite::base::NodeId;
 use dqlite::node::snapshots::SnapshotPolicy;
+use dqlite::runtime::connect::Connector;
 use dqlite::runtime::listen::Listener;
 use dqlite::runtime::settings::Settings;
 use dqlite::runtime::{NodeOptions, RunningNode};
@@ -83,6 +84,7 @@ pub fn options(directory: &Path, address: &str) -> NodeOptions {
         role_management: false,
         target_voters: 3,
         target_standbys: 0,
+        connector: Connector::default(),
         settings: Settings::from_environment().unwrap(),
     }
 }

@@ -133,6 +133,11 @@ impl Shell {
                 LISTEN => self.accept(),
                 Token(at) => {
                     let conn = ConnId(at.saturating_sub(FIRST_CONNECTION) as u64);
+                    if self.peers.owns(conn) {
+                        let readable = event.is_readable() || event.is_read_closed() || event.is_error();
+                        self.peers.handle_ready(conn, readable, buffer, now);
+                        continue;
+                    }
                     if event.is_writable() {
                         self.sockets.to_flush.insert(conn);
                     }
@@ -163,6 +168,7 @@ impl Shell {
         self.handle_messages(now);
         self.core.handle_time(now);
         self.pool.handle_timeout(now);
+        self.peers.handle_time(now);
         self.read_on(buffer, now);
         self.step_phase(now);
         self.settle();

@@ -128,13 +128,18 @@ impl Shell {
 
 impl Sockets {
     fn add(&mut self, stream: Stream, registry: &Registry, core: &mut Core) -> io::Result<()> {
-        self.next += 1;
-        let conn = ConnId(self.next);
-        let token = usize::try_from(self.next).unwrap_or(usize::MAX).saturating_add(FIRST_CONNECTION);
-        let connection = Connection::new(stream, registry, Token(token))?;
+        let (conn, token) = self.next_place();
+        let connection = Connection::new(stream, registry, token)?;
         self.connections.insert(conn, connection);
         core.handle_connected(conn);
         Ok(())
+    }
+
+    /// An id and a token that no connection has had.
+    pub(super) fn next_place(&mut self) -> (ConnId, Token) {
+        self.next += 1;
+        let token = usize::try_from(self.next).unwrap_or(usize::MAX).saturating_add(FIRST_CONNECTION);
+        (ConnId(self.next), Token(token))
     }
 
     /// Takes the SQL connection away for an SQL thread.

@@ -1,0 +1,295 @@
+//! The outgoing channel to one peer: what waits to be sent, and whether there is a connection for it.
+//!
+//! Sans-io: messages come in through [`Channel::send`], what became of dials and writes through `handle_*`; what to
+//! do comes out of [`Channel::poll_action`], the bytes to write out of [`Channel::gather`].
+//!
+//! Rules, those of the C library where not said otherwise: the first message dials; a failed dial leaves the newest
+//! three messages and is repeated a second later; a broken connection is replaced at once. Beyond that, what waits
+//! is bounded (entries that find no room count as lost, and consensus sends them again), a peer that closes its
+//! side is noticed before a message is lost on it, and one that connects to us is dialed without waiting.
+//!
+//! A message that was written may be lost all the same: only consensus knows what arrived.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use crate::base::limits::{
+    PEER_DIAL_RETRY, PEER_KEPT_MESSAGES, PEER_QUEUE_BYTES_MAX, PEER_QUEUE_MESSAGES_MAX,
+};
+use crate::base::{Payload, Time};
+
+#[cfg(test)]
+mod tests;
+
+/// Parts of messages that one write takes.
+const PARTS_PER_WRITE: usize = 256;
+
+#[derive(Debug)]
+enum Piece {
+    Owned(Vec<u8>),
+    Shared(Arc<[u8]>),
+}
+
+impl Piece {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Owned(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+}
+
+/// A message on its way out. What entries carry is shared, never copied.
+#[derive(Debug)]
+pub struct Outgoing {
+    pieces: VecDeque<Piece>,
+    bytes: usize,
+    /// Entries or a heartbeat: its loss changes how the leader goes on with the peer.
+    append: bool,
+}
+
+impl Outgoing {
+    /// A message of these bytes.
+    #[must_use]
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self { bytes: bytes.len(), pieces: VecDeque::from([Piece::Owned(bytes)]), append: false }
+    }
+
+    /// Entries: the bytes before what they carry, and that.
+    pub fn append<'a>(head: Vec<u8>, payloads: impl Iterator<Item = &'a Payload>) -> Self {
+        let mut message = Self { append: true, ..Self::new(head) };
+        for payload in payloads {
+            message.bytes = message.bytes.saturating_add(payload.len());
+            let parts = payload.shared_parts().filter(|part| !part.is_empty());
+            message.pieces.extend(parts.map(|part| Piece::Shared(Arc::clone(part))));
+        }
+        message
+    }
+}
+
+/// What a channel wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Connect to this address; [`Channel::handle_connected`] or [`Channel::handle_refused`] says how it went.
+    Dial {
+        /// Names the attempt.
+        attempt: u64,
+        /// Where to.
+        address: String,
+    },
+    /// Drop the connection.
+    HangUp,
+    /// Tell consensus that an append will not arrive.
+    Lost,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Nothing was to be sent since there was last a connection.
+    Idle,
+    /// Somebody tries to connect.
+    Dialing,
+    /// The last attempt failed; the next one is then.
+    Waiting(Time),
+    Open {
+        /// A whole message was written: this is not a peer that closes whatever it accepts.
+        proven: bool,
+    },
+}
+
+/// The channel to one peer.
+#[derive(Debug)]
+pub struct Channel {
+    address: String,
+    state: State,
+    attempt: u64,
+    queue: VecDeque<Outgoing>,
+    /// Bytes in the queue that are not written.
+    waiting: usize,
+    /// Bytes written of the first message's first piece, and whether any of that message were.
+    written: usize,
+    begun: bool,
+    actions: VecDeque<Action>,
+}
+
+impl Channel {
+    /// A channel without a connection.
+    #[must_use]
+    pub fn new(address: String) -> Self {
+        Self {
+            address,
+            state: State::Idle,
+            attempt: 0,
+            queue: VecDeque::new(),
+            waiting: 0,
+            written: 0,
+            begun: false,
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// What to do now, if anything.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Self::handle_time`] has something to do.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        if let State::Waiting(until) = self.state { Some(until) } else { None }
+    }
+
+    /// Whether nothing waits and nobody is connected or connecting.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        matches!(self.state, State::Idle)
+    }
+
+    /// Sends a message to the peer, whose address is this now.
+    pub fn send(&mut self, address: &str, message: Outgoing) {
+        if self.address != address {
+            address.clone_into(&mut self.address);
+            self.abort();
+        }
+        let full = self.waiting.saturating_add(message.bytes) > PEER_QUEUE_BYTES_MAX;
+        if full && message.append && !self.queue.is_empty() {
+            return self.lose(&message);
+        }
+        self.waiting = self.waiting.saturating_add(message.bytes);
+        self.queue.push_back(message);
+        if self.queue.len() > PEER_QUEUE_MESSAGES_MAX {
+            // The oldest that can still be taken back: newer ones say more.
+            self.drop_at(usize::from(self.begun));
+        }
+        if matches!(self.state, State::Idle) {
+            self.dial();
+        }
+    }
+
+    /// The attempt has led to a connection. False if it is not wanted any more.
+    #[must_use]
+    pub fn handle_connected(&mut self, attempt: u64) -> bool {
+        let wanted = attempt == self.attempt && matches!(self.state, State::Dialing);
+        if wanted {
+            self.state = State::Open { proven: false };
+        }
+        wanted
+    }
+
+    /// The attempt has failed.
+    pub fn handle_refused(&mut self, attempt: u64, now: Time) {
+        if attempt == self.attempt && matches!(self.state, State::Dialing) {
+            while self.queue.len() > PEER_KEPT_MESSAGES {
+                self.drop_at(0);
+            }
+            self.state = State::Waiting(now.after(PEER_DIAL_RETRY));
+        }
+    }
+
+    /// Time went on.
+    pub fn handle_time(&mut self, now: Time) {
+        if matches!(self.state, State::Waiting(until) if until <= now) {
+            if self.queue.is_empty() {
+                self.state = State::Idle;
+            } else {
+                self.dial();
+            }
+        }
+    }
+
+    /// The peer has connected to us: it is there.
+    pub fn handle_heard(&mut self) {
+        if let State::Waiting(until) = &mut self.state {
+            *until = Time(0);
+        }
+    }
+
+    /// Whether there are bytes and a connection for them.
+    #[must_use]
+    pub fn has_output(&self) -> bool {
+        matches!(self.state, State::Open { .. }) && !self.queue.is_empty()
+    }
+
+    /// The next bytes to write, in their parts.
+    pub fn gather<'a>(&'a self, slices: &mut Vec<IoSlice<'a>>) {
+        let pieces = self.queue.iter().flat_map(|message| &message.pieces).map(Piece::bytes);
+        for (number, bytes) in pieces.take(PARTS_PER_WRITE).enumerate() {
+            let from = if number == 0 { self.written } else { 0 };
+            slices.push(IoSlice::new(bytes.get(from..).unwrap_or_default()));
+        }
+    }
+
+    /// So many bytes of them were written.
+    pub fn handle_written(&mut self, count: usize) {
+        self.waiting = self.waiting.saturating_sub(count);
+        self.written = self.written.saturating_add(count);
+        self.begun |= count > 0;
+        while let Some(message) = self.queue.front_mut() {
+            let Some(piece) = message.pieces.front() else {
+                self.queue.pop_front();
+                self.begun = self.written > 0;
+                if let State::Open { proven } = &mut self.state {
+                    *proven = true;
+                }
+                continue;
+            };
+            let len = piece.bytes().len();
+            if self.written < len {
+                return;
+            }
+            self.written -= len;
+            message.bytes = message.bytes.saturating_sub(len);
+            message.pieces.pop_front();
+        }
+    }
+
+    /// The connection is gone: a write failed, or the peer closed it.
+    pub fn handle_broken(&mut self, now: Time) {
+        let State::Open { proven } = self.state else { return };
+        self.actions.push_back(Action::HangUp);
+        if self.begun {
+            // The peer has the beginning, and the rest has no meaning to it on another connection.
+            self.drop_at(0);
+        }
+        if self.queue.is_empty() {
+            self.state = State::Idle;
+        } else if proven {
+            self.dial();
+        } else {
+            self.state = State::Waiting(now.after(PEER_DIAL_RETRY));
+        }
+    }
+
+    /// Gives up everything.
+    fn abort(&mut self) {
+        if matches!(self.state, State::Open { .. }) {
+            self.actions.push_back(Action::HangUp);
+        }
+        while !self.queue.is_empty() {
+            self.drop_at(0);
+        }
+        self.state = State::Idle;
+    }
+
+    fn dial(&mut self) {
+        self.attempt += 1;
+        self.state = State::Dialing;
+        self.actions.push_back(Action::Dial { attempt: self.attempt, address: self.address.clone() });
+    }
+
+    fn drop_at(&mut self, at: usize) {
+        let Some(message) = self.queue.remove(at) else { return };
+        let written = if at == 0 { std::mem::take(&mut self.written) } else { 0 };
+        self.begun &= at > 0;
+        self.waiting = self.waiting.saturating_sub(message.bytes.saturating_sub(written));
+        self.lose(&message);
+    }
+
+    fn lose(&mut self, message: &Outgoing) {
+        // Once says it all.
+        if message.append && !self.actions.contains(&Action::Lost) {
+            self.actions.push_back(Action::Lost);
+        }
+    }
+}

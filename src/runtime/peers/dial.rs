@@ -1,0 +1,231 @@
+//! Dialing peers: a thread per attempt, since the program's connect function may block for as long as it likes.
+
+use std::io::{self, Write};
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::base::NodeId;
+use crate::base::limits::PEER_DIALS_MAX;
+use crate::codec::client::{PROTOCOL_VERSION, Request};
+use crate::runtime::connect::Connector;
+use crate::runtime::threads;
+
+/// How long a write of the opening bytes may take: they fit the buffer of any socket.
+const OPENING_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The attempts that are under way.
+#[derive(Clone)]
+pub struct Dials {
+    connector: Connector,
+    /// What a connection begins with: the protocol word, and who connects. Two writes, as from C.
+    opening: Arc<[Vec<u8>; 2]>,
+    under_way: Arc<UnderWay>,
+}
+
+#[derive(Default)]
+struct UnderWay {
+    state: Mutex<State>,
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    stopped: bool,
+    /// Attempts that call the connect function, or are about to.
+    calls: usize,
+}
+
+impl UnderWay {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts a call until it ends, however it does.
+struct Call(Arc<UnderWay>);
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.0.lock().calls -= 1;
+        self.0.ended.notify_all();
+    }
+}
+
+impl Dials {
+    /// Attempts of the node with this id and address. `None` where the address is too long for a message.
+    #[must_use]
+    pub fn new(connector: Connector, id: NodeId, address: &str) -> Option<Self> {
+        let connect = Request::Connect { id, address: address.as_bytes() }.encode()?;
+        let opening = Arc::new([PROTOCOL_VERSION.to_le_bytes().to_vec(), connect]);
+        Some(Self { connector, opening, under_way: Arc::default() })
+    }
+
+    /// Connects to `address` on a thread of its own, which ends with `report`: a socket over which the opening
+    /// bytes are written, in non-blocking mode.
+    ///
+    /// # Errors
+    /// There is no room for another thread, or the node stops.
+    pub fn start(
+        &self,
+        address: String,
+        report: impl FnOnce(Result<OwnedFd, String>) + Send + 'static,
+    ) -> io::Result<()> {
+        {
+            let mut state = self.under_way.lock();
+            if state.stopped || state.calls >= PEER_DIALS_MAX {
+                return Err(io::Error::other(format!("{} attempts are under way", state.calls)));
+            }
+            state.calls += 1;
+        }
+        let call = Call(Arc::clone(&self.under_way));
+        let dials = self.clone();
+        threads::start("dqlite-dial", move || {
+            if dials.under_way.lock().stopped {
+                return;
+            }
+            let result = catch_unwind(AssertUnwindSafe(|| dials.connect(&address)))
+                .unwrap_or_else(|_| Err("the connect function panicked".to_owned()));
+            // The program's function has returned; a stop need not wait for more.
+            drop(call);
+            report(result);
+        })?;
+        Ok(())
+    }
+
+    fn connect(&self, address: &str) -> Result<OwnedFd, String> {
+        let socket = self.connector.connect(address).map_err(|error| error.to_string())?;
+        self.open(socket).map_err(|error| format!("the opening bytes could not be written: {error}"))
+    }
+
+    fn open(&self, socket: OwnedFd) -> io::Result<OwnedFd> {
+        // The calls are the same for sockets of other families.
+        let mut stream = TcpStream::from(socket);
+        stream.set_nonblocking(false)?;
+        stream.set_write_timeout(Some(OPENING_PATIENCE))?;
+        for bytes in &*self.opening {
+            write_quietly(&mut stream, bytes)?;
+        }
+        stream.set_nonblocking(true)?;
+        Ok(stream.into())
+    }
+
+    /// Has no attempt begin from here on, and waits for the connect functions that are running: what they use may
+    /// go away with the node. One that hangs is left to itself after `patience`.
+    pub fn stop(&self, patience: Duration) {
+        let mut state = self.under_way.lock();
+        state.stopped = true;
+        let waited = self.under_way.ended.wait_timeout_while(state, patience, |state| state.calls > 0);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if state.calls > 0 {
+            log::warn!("{} connect functions did not return; the node stops without them", state.calls);
+        }
+    }
+}
+
+/// Writes everything, without ever raising SIGPIPE.
+fn write_quietly(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
+    struct Quiet<'a>(&'a TcpStream);
+    impl Write for Quiet<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            Ok(rustix::net::send(self.0, bytes, rustix::net::SendFlags::NOSIGNAL)?)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    Quiet(stream).write_all(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::TcpListener;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+    use std::time::Duration;
+
+    use crossbeam_channel::{bounded, unbounded};
+
+    use super::Dials;
+    use crate::base::NodeId;
+    use crate::runtime::connect::{Connector, NO_CONNECTION};
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    fn dials(connector: Connector) -> Dials {
+        Dials::new(connector, NodeId(1), "127.0.0.1:21301").unwrap()
+    }
+
+    /// As captured from a C node with this id and address.
+    const OPENING: [u8; 40] = *b"\x01\0\0\0\0\0\0\0\x03\0\0\0\x0b\0\0\0\x01\0\0\0\0\0\0\x00127.0.0.1:21301\0";
+
+    fn result_of(dials: &Dials, address: &str) -> Result<OwnedFd, String> {
+        let (report, reported) = bounded(1);
+        dials.start(address.to_owned(), move |result| report.send(result).unwrap()).unwrap();
+        reported.recv_timeout(PATIENCE).unwrap()
+    }
+
+    #[test]
+    fn a_connection_begins_with_the_bytes_of_a_c_node() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let dials = dials(Connector::default());
+        let socket = result_of(&dials, &listener.local_addr().unwrap().to_string()).unwrap();
+        let mut found = [0; OPENING.len()];
+        listener.accept().unwrap().0.read_exact(&mut found).unwrap();
+        assert_eq!(found, OPENING);
+        let flags = rustix::fs::fcntl_getfl(&socket).unwrap();
+        assert!(flags.contains(rustix::fs::OFlags::NONBLOCK));
+    }
+
+    #[test]
+    fn sockets_of_the_programs_function_may_be_of_any_family_and_mode() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        let given = OwnedFd::from(near);
+        let dials = dials(Connector::new(move |address| {
+            assert_eq!(address, "anywhere");
+            given.try_clone().map_err(|_| 1)
+        }));
+        result_of(&dials, "anywhere").unwrap();
+        let mut found = [0; OPENING.len()];
+        far.read_exact(&mut found).unwrap();
+        assert_eq!(found, OPENING);
+    }
+
+    #[test]
+    fn what_fails_is_reported_with_its_reason() {
+        let refusing = dials(Connector::new(|_| Err(NO_CONNECTION)));
+        assert_eq!(result_of(&refusing, "a").unwrap_err(), "connect function: 0 expected, found 16");
+        let panicking = dials(Connector::new(|_| std::panic::resume_unwind(Box::new("planned"))));
+        assert_eq!(result_of(&panicking, "a").unwrap_err(), "the connect function panicked");
+        let (near, far) = UnixStream::pair().unwrap();
+        drop(far);
+        let given = OwnedFd::from(near);
+        let closed = dials(Connector::new(move |_| given.try_clone().map_err(|_| 1)));
+        let text = result_of(&closed, "a").unwrap_err();
+        assert!(text.starts_with("the opening bytes could not be written: "), "{text}");
+    }
+
+    #[test]
+    fn a_stop_waits_for_the_function_but_not_for_ever_and_nothing_begins_after_it() {
+        let (entered, enter) = unbounded();
+        let (leave, left) = bounded::<()>(0);
+        let dials = dials(Connector::new(move |_| {
+            entered.send(()).unwrap();
+            // Ends when the test drops its side.
+            left.recv().map_or(Err(NO_CONNECTION), |()| Err(NO_CONNECTION))
+        }));
+        let (report, reported) = bounded(1);
+        dials.start("a".to_owned(), move |result| report.send(result.is_err()).unwrap()).unwrap();
+        enter.recv_timeout(PATIENCE).unwrap();
+        dials.stop(Duration::from_millis(1));
+        assert!(dials.start("a".to_owned(), |_| {}).is_err());
+        drop(leave);
+        dials.stop(PATIENCE);
+        assert_eq!(dials.under_way.lock().calls, 0);
+        assert!(reported.recv_timeout(PATIENCE).unwrap());
+    }
+}
