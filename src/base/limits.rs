@@ -105,3 +105,17 @@ pub const PEER_DIALS_MAX: usize = 64;
 /// How long a peer's machine may leave bytes of ours unconfirmed before its connection counts as broken. The
 /// system's own rule is a quarter of an hour, and a minute or two of silence after a network has come back.
 pub const PEER_SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// The longest header of a message between servers, in bytes. A longer one closes the connection, as in C 1.18.7.
+pub const PEER_HEADER_BYTES_MAX: u64 = 4 << 20;
+
+/// Bytes of all entries of a message between servers. C 1.18.7 closes a connection that announces more, and would
+/// again when the message is repeated: we never send it, and close too.
+pub const PEER_PAYLOAD_BYTES_MAX: u64 = 524_288_000;
+
+/// Entries of a message between servers: what a header of the longest size has room for.
+pub const PEER_ENTRIES_MAX: usize = 262_141;
+
+/// Bytes of a snapshot between servers. They are never held as a whole, so this only stops a nonsensical length;
+/// C 1.18.7 takes no more than [`PEER_PAYLOAD_BYTES_MAX`], releases before it set no limit.
+pub const PEER_SNAPSHOT_BYTES_MAX: u64 = 1 << 40;
