@@ -1,5 +1,6 @@
 //! The order of disk operations in the data directory. Formats are `format`'s, syscalls are `disk`'s.
 
+pub mod entries;
 mod io;
 pub mod loader;
 mod segment_file;

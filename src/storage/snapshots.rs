@@ -12,6 +12,12 @@ use crate::disk::Disk;
 use crate::format::names::{self, FileName, SnapshotName};
 use crate::format::{lz4, snapshot};
 
+mod receive;
+mod source;
+
+pub use receive::{ReceivedSnapshot, receive_snapshot};
+pub use source::SnapshotSource;
+
 /// How much is read or written at a time.
 const CHUNK_BYTES: usize = 256 << 10;
 
@@ -85,13 +91,10 @@ pub fn write_snapshot<D: Disk, S: PageSource>(
 ) -> Result<FinishedSnapshot, StorageError> {
     let payload = PayloadReader::new(databases);
     let len = payload.len();
-    write_files(
-        disk,
-        header,
-        |out| {
-            if compress { lz4::compress(payload, len, out) } else { copy(payload, out) }
-        },
-    )
+    let stream = |out: &mut DataWriter<'_, &mut D>| {
+        if compress { lz4::compress(payload, len, out) } else { copy(payload, out) }
+    };
+    write_files(disk, header, stream, skim).map(|(files, ())| files)
 }
 
 /// Stores the `len` bytes of a leader's snapshot in temporary files, compressed or not as `compress` says,
@@ -112,12 +115,13 @@ pub fn store_snapshot<D: Disk, R: Read>(
     head.map_err(|error| StorageError::Refused { text: format!("store snapshot: {error}") })?;
     let compressed = magic == lz4::MAGIC;
     let whole = magic.as_slice().chain(source);
-    write_files(disk, header, |out| match (compressed, compress) {
+    let stream = |out: &mut DataWriter<'_, &mut D>| match (compressed, compress) {
         // Checked for damage on the way when it is read back.
         (true, true) | (false, false) => copy(whole, out),
         (true, false) => lz4::decompress(whole, out),
         (false, true) => lz4::compress(whole, len, out),
-    })
+    };
+    write_files(disk, header, stream, skim).map(|(files, ())| files)
 }
 
 fn copy(mut from: impl Read, mut to: impl Write) -> io::Result<()> {
@@ -129,11 +133,13 @@ fn copy(mut from: impl Read, mut to: impl Write) -> io::Result<()> {
     }
 }
 
-fn write_files<D: Disk>(
+/// Writes both files; `look` reads the data back, from the file, and says what it found.
+fn write_files<D: Disk, T>(
     disk: &mut D,
     header: &SnapshotHeader,
     stream: impl FnOnce(&mut DataWriter<'_, &mut D>) -> io::Result<()>,
-) -> Result<FinishedSnapshot, StorageError> {
+    look: impl FnOnce(&mut dyn Read, u64) -> io::Result<T>,
+) -> Result<(FinishedSnapshot, T), StorageError> {
     let mut io = Io::new(disk);
     let name = free_name(header, &io.list()?);
     let snap = FinishedSnapshot {
@@ -142,17 +148,17 @@ fn write_files<D: Disk>(
         temporary_data: names::temporary_name(&names::snapshot_name(name)),
         bytes: 0,
     };
-    let written = write_data(&mut io, &snap.temporary_data, stream).and_then(|bytes| {
+    let written = write_data(&mut io, &snap.temporary_data, stream, look).and_then(|done| {
         let meta = snapshot::encode_meta(header.configuration_index, &header.configuration);
         io.write_temporary(&snap.temporary_meta, &meta)?;
         if io.read_all(&snap.temporary_meta)? == meta {
-            Ok(bytes)
+            Ok(done)
         } else {
             Err(io.fail(format!("read back {}: not what was written", snap.temporary_meta)))
         }
     });
     match written {
-        Ok(bytes) => Ok(FinishedSnapshot { bytes, ..snap }),
+        Ok((bytes, found)) => Ok((FinishedSnapshot { bytes, ..snap }, found)),
         Err(error) => {
             for name in [&snap.temporary_data, &snap.temporary_meta] {
                 // Whatever it says: the next start deletes what is left.
@@ -177,12 +183,13 @@ fn free_name(header: &SnapshotHeader, listing: &[(String, u64)]) -> SnapshotName
     SnapshotName { term: header.term, index: header.index, time }
 }
 
-/// Streams the data file out, syncs it, and reads it back; returns its size.
-fn write_data<D: Disk>(
+/// Streams the data file out, syncs it, and reads it back; returns its size and what was found in it.
+fn write_data<D: Disk, T>(
     io: &mut Io<D>,
     name: &str,
     stream: impl FnOnce(&mut DataWriter<'_, D>) -> io::Result<()>,
-) -> Result<u64, StorageError> {
+    look: impl FnOnce(&mut dyn Read, u64) -> io::Result<T>,
+) -> Result<(u64, T), StorageError> {
     let mut file = io.create(name)?;
     let mut writer =
         DataWriter { io, name, file: &mut file, chunk: Vec::new(), len: 0, sum: 0, failed: None };
@@ -194,35 +201,37 @@ fn write_data<D: Disk>(
     streamed.map_err(|error| StorageError::Refused { text: format!("{name}: {error}") })?;
     // Before it takes its final name: else a crash can leave that name with old or no bytes.
     io.sync(name, &mut file)?;
-    read_back(io, name, &file, len, sum)?;
-    Ok(len)
+    read_back(io, name, &file, (len, sum), look).map(|found| (len, found))
 }
 
-/// Reads the whole file again: its bytes are those that were written, and its frame is sound.
-fn read_back<D: Disk>(
+/// Reads the whole file again: its bytes are those that were written, and `look` finds them sound.
+fn read_back<D: Disk, T>(
     io: &mut Io<D>,
     name: &str,
     file: &D::File,
-    len: u64,
-    sum: u32,
-) -> Result<(), StorageError> {
+    (len, sum): (u64, u32),
+    look: impl FnOnce(&mut dyn Read, u64) -> io::Result<T>,
+) -> Result<T, StorageError> {
     let mut reader = DataReader { disk: io.disk(), file, at: 0, sum: 0 };
-    let mut magic = Vec::new();
-    let head = reader.by_ref().take(lz4::MAGIC.len() as u64).read_to_end(&mut magic);
-    let read = head.and_then(|_| {
-        let whole = magic.as_slice().chain(&mut reader);
-        if magic == lz4::MAGIC { lz4::decompress(whole, io::sink()) } else { copy(whole, io::sink()) }
-    });
-    // The frame may end before the file does.
-    let read = read.and_then(|()| copy(&mut reader, io::sink()));
+    let found = look(&mut reader, len);
+    // Whoever looked may not need all of it.
+    let found = found.and_then(|found| copy(&mut reader, io::sink()).map(|()| found));
     let (found_len, found_sum) = (reader.at, reader.sum);
-    match read {
-        Ok(()) if (found_len, found_sum) == (len, sum) => Ok(()),
-        Ok(()) => Err(io.fail(format!(
+    match found {
+        Ok(found) if (found_len, found_sum) == (len, sum) => Ok(found),
+        Ok(_) => Err(io.fail(format!(
             "read back {name}: {len} bytes with checksum {sum:08x} expected, {found_len} with {found_sum:08x} found"
         ))),
         Err(error) => Err(StorageError::Refused { text: format!("read back {name}: {error}") }),
     }
+}
+
+/// Looks at the frame alone, if it is one: its checksum.
+fn skim(reader: &mut dyn Read, _len: u64) -> io::Result<()> {
+    let mut magic = Vec::new();
+    reader.take(lz4::MAGIC.len() as u64).read_to_end(&mut magic)?;
+    let whole = magic.as_slice().chain(reader);
+    if magic == lz4::MAGIC { lz4::decompress(whole, io::sink()) } else { copy(whole, io::sink()) }
 }
 
 /// Writes in chunks and keeps the first failure as it was.

@@ -1,0 +1,66 @@
+//! A leader's snapshot on its way into this directory: streamed to a temporary file, synced, read back and decoded
+//! before it counts. Nothing that is there is touched.
+
+use std::io::{self, Read};
+
+use super::{DataWriter, FinishedSnapshot, SnapshotHeader, copy, write_files};
+use crate::disk::Disk;
+use crate::format::lz4;
+use crate::format::snapshot::{SnapshotDatabase, decode_data};
+use crate::storage::io::StorageError;
+
+/// A leader's snapshot, durable under temporary names, and what is in it.
+#[derive(Debug)]
+pub struct ReceivedSnapshot {
+    /// The files, for [`crate::storage::Writer::restore_snapshot`].
+    pub files: FinishedSnapshot,
+    /// All databases, page by page.
+    pub databases: Vec<SnapshotDatabase>,
+}
+
+/// Stores the `data_bytes` bytes that come from `source`, as every server sends them: uncompressed.
+///
+/// # Errors
+/// As [`StorageError`] says; [`StorageError::Refused`] when the bytes end too early or are no snapshot. The
+/// temporary files are gone then, unless the disk failed.
+pub fn receive_snapshot<D: Disk, R: Read>(
+    disk: &mut D,
+    header: &SnapshotHeader,
+    source: R,
+    data_bytes: u64,
+    compress: bool,
+) -> Result<ReceivedSnapshot, StorageError> {
+    let exact = Exactly { inner: source, left: data_bytes };
+    let stream = |out: &mut DataWriter<'_, &mut D>| {
+        if compress { lz4::compress(exact, data_bytes, out) } else { copy(exact, out) }
+    };
+    let look = |reader: &mut dyn Read, len: u64| {
+        let invalid = |error: crate::format::FormatError| io::Error::other(error.to_string());
+        decode_data(io::BufReader::with_capacity(super::CHUNK_BYTES, reader), len).map_err(invalid)
+    };
+    let (files, databases) = write_files(disk, header, stream, look)?;
+    Ok(ReceivedSnapshot { files, databases })
+}
+
+/// As many bytes as were announced; fewer are an error, more are left alone.
+struct Exactly<R> {
+    inner: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Exactly<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buf.len());
+        let Some(room) = buf.get_mut(..most).filter(|room| !room.is_empty()) else { return Ok(0) };
+        let len = self.inner.read(room)?;
+        self.left -= len as u64;
+        if len == 0 {
+            let text = format!("{} bytes more expected, none came", self.left);
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
+        }
+        Ok(len)
+    }
+}
+
+#[cfg(test)]
+mod tests;
