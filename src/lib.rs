@@ -24,6 +24,8 @@ pub mod node;
 #[doc(hidden)]
 pub mod pages;
 #[doc(hidden)]
+pub mod roles;
+#[doc(hidden)]
 pub mod runtime;
 #[doc(hidden)]
 pub mod session;

@@ -1,17 +1,7 @@
 //! A server of a cluster, as programs name it.
 
-use crate::base::{NodeId, Role};
-
-/// A server of a cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
-    /// Its id.
-    pub id: NodeId,
-    /// Its address.
-    pub address: Vec<u8>,
-    /// Its role.
-    pub role: Role,
-}
+use crate::base::Role;
+pub use crate::runtime::client::Member;
 
 /// The role that the C API means by a number. An unknown one makes the server a stand-by, as in C, where that
 /// is what the numbers of the log come out at.
@@ -51,6 +41,7 @@ pub fn check(members: &[Member]) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::NodeId;
 
     fn member(id: u64, address: &str) -> Member {
         Member { id: NodeId(id), address: address.as_bytes().to_vec(), role: Role::Voter }

@@ -1,7 +1,6 @@
 //! What a program does to a node from outside: settings before the start, recovery of a stopped node, and the
 //! managed server that keeps its own files.
 
-pub mod client;
 pub mod config;
 pub mod directory;
 pub mod failure;

@@ -1,34 +1,26 @@
 //! The managed server: a node that keeps its identity and its view of the cluster in two files, so that it can be
-//! started again with nothing but its directory.
-//!
-//! Not here: joining a cluster of others, which needs the protocol between nodes.
+//! started again with nothing but its directory. How it finds the others and keeps an eye on them is in `cluster`.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::client::{Budget, Client};
 use super::member::Member;
 use super::node::Node;
 use super::node_id;
-use super::server_files::{
-    NODE_STORE, SERVER_INFO, ServerInfo, decode_store, encode_store, read_or_create, replace,
-};
+use super::server_files::{NODE_STORE, SERVER_INFO, ServerInfo, decode_store, read_or_create, replace};
 use crate::base::{NodeId, Role, ids::BOOTSTRAP_IDS};
+use crate::runtime::client::{Budget, Client};
 use crate::runtime::connect::Connector;
-use crate::runtime::threads;
+use crate::runtime::settings::Settings;
+
+mod cluster;
+
+use cluster::{Cluster, Refresh, join};
 
 /// How long finding the cluster may take, at start and at each refresh.
 const BUDGET: Duration = Duration::from_secs(5);
-
-/// How often the list of servers is refreshed.
-const REFRESH_PERIOD: Duration = Duration::from_secs(30);
-
-/// How soon to ask again while no leader is known.
-const LEADER_RETRY: Duration = Duration::from_millis(20);
 
 /// A server, started or not.
 pub struct Server {
@@ -38,6 +30,7 @@ pub struct Server {
     auto_bootstrap: bool,
     auto_join: Vec<Vec<u8>>,
     connector: Connector,
+    refresh_period: Option<Duration>,
     id: NodeId,
     started: Option<Started>,
 }
@@ -58,6 +51,7 @@ impl Server {
             auto_bootstrap: false,
             auto_join: Vec::new(),
             connector: Connector::default(),
+            refresh_period: None,
             id: NodeId(0),
             started: None,
         }
@@ -88,6 +82,11 @@ impl Server {
         self.connector = connector.unwrap_or_default();
     }
 
+    /// Sets how often the list of servers is refreshed, instead of what the environment says.
+    pub fn set_refresh_period(&mut self, period: Duration) {
+        self.refresh_period = Some(period);
+    }
+
     /// The node's id; 0 before the first start.
     #[must_use]
     pub fn id(&self) -> NodeId {
@@ -105,6 +104,10 @@ impl Server {
         if self.auto_bootstrap && !self.auto_join.is_empty() {
             return Err("either auto-bootstrap or servers to join expected, found both".to_owned());
         }
+        let period = match self.refresh_period {
+            Some(period) => period,
+            None => Settings::from_environment()?.server_refresh,
+        };
         let read = |name| read_or_create(&self.directory, name).map_err(|error| format!("{name}: {error}"));
         let (info, store) = (read(SERVER_INFO)?, read(NODE_STORE)?);
         let info = ServerInfo::decode(&info).map_err(|error| error.to_string())?;
@@ -118,16 +121,11 @@ impl Server {
         let mut node = self.start_node(&info)?;
         let found = replace(&self.directory, SERVER_INFO, &info.encode())
             .map_err(|error| format!("{SERVER_INFO}: {error}"))
-            .and_then(|()| self.find_cluster(&info, new, store))
+            .and_then(|()| self.find_cluster(&info, new, store.unwrap_or_default()))
             .and_then(|(client, members)| {
-                let cluster = Cluster {
-                    directory: self.directory.clone(),
-                    connector: self.connector.clone(),
-                    client: Some(client),
-                    members,
-                };
-                cluster.save().map_err(|error| format!("{NODE_STORE}: {error}"))?;
-                Refresh::start(cluster).map_err(|error| format!("refresh thread: {error}"))
+                let cluster = Cluster::new(self.directory.clone(), self.connector.clone(), client, members);
+                cluster.save()?;
+                Refresh::start(cluster, period).map_err(|error| format!("refresh thread: {error}"))
             });
         match found {
             Ok(refresh) => {
@@ -170,29 +168,38 @@ impl Server {
         Ok(node)
     }
 
-    /// Connects to the leader and learns the servers of the cluster.
+    /// Connects to the leader, joins its cluster if need be, and learns the servers of it.
+    ///
+    /// A server that comes back to its cluster starts also when there is no leader for the moment: it may be the
+    /// one that is missing for a majority. In C it does not, so a cluster that was stopped as a whole does not come
+    /// back unless its servers are started again and again.
     fn find_cluster(
         &self,
         info: &ServerInfo,
         new: bool,
-        store: Option<Vec<Member>>,
-    ) -> Result<(Client, Vec<Member>), String> {
+        store: Vec<Member>,
+    ) -> Result<(Option<Client>, Vec<Member>), String> {
         let budget = Budget::new(BUDGET);
+        let own = || Member { id: info.id, address: info.address.clone().into_bytes(), role: Role::Voter };
         if new && self.auto_bootstrap {
             let client = Client::connect(&self.connector, &info.address, &budget)?;
-            let own = Member { id: info.id, address: info.address.clone().into_bytes(), role: Role::Voter };
-            return Ok((client, vec![own]));
+            return Ok((Some(client), vec![own()]));
         }
-        let addresses = match store {
-            Some(members) => members.into_iter().map(|member| member.address).collect(),
-            None => self.auto_join.clone(),
-        };
-        let mut client = connect_to_leader(&self.connector, &addresses, &budget)?;
-        let members = client.cluster(&budget)?;
-        if members.iter().any(|member| member.id == info.id) {
-            Ok((client, members))
-        } else {
-            Err("joining a cluster of other servers is not supported by this release".to_owned())
+        let mut addresses: Vec<_> = store.iter().map(|member| member.address.clone()).collect();
+        if addresses.is_empty() {
+            addresses.clone_from(&self.auto_join);
+        }
+        if addresses.is_empty() && BOOTSTRAP_IDS.contains(&info.id) {
+            // The start that made the cluster did not come as far as writing this down.
+            addresses.push(own().address);
+        }
+        match join(&self.connector, &addresses, &own(), &budget) {
+            Ok((client, members)) => Ok((Some(client), members)),
+            Err(text) if store.iter().any(|member| member.id == info.id) => {
+                log::warn!("server {}: the cluster was not found, looking on: {text}", info.id);
+                Ok((None, store))
+            }
+            Err(text) => Err(text),
         }
     }
 
@@ -212,101 +219,6 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop();
-    }
-}
-
-/// Goes to the leader. While none is known, which is so for a moment after each start, asks again as long as the
-/// budget lasts.
-fn connect_to_leader(
-    connector: &Connector,
-    addresses: &[Vec<u8>],
-    budget: &Budget,
-) -> Result<Client, String> {
-    loop {
-        if let Some(client) = ask_for_leader(connector, addresses, budget)? {
-            return Ok(client);
-        }
-        if budget.left().is_none_or(|left| left < LEADER_RETRY) {
-            return Err("a leader expected, none is known".to_owned());
-        }
-        std::thread::park_timeout(LEADER_RETRY);
-    }
-}
-
-/// Asks the first of the servers that answers where the leader is, and goes there.
-fn ask_for_leader(
-    connector: &Connector,
-    addresses: &[Vec<u8>],
-    budget: &Budget,
-) -> Result<Option<Client>, String> {
-    let mut last = "a server to ask expected, none is known".to_owned();
-    for address in addresses {
-        let address = String::from_utf8_lossy(address);
-        let asked = Client::connect(connector, &address, budget)
-            .and_then(|mut client| client.leader(budget).map(|leader| (client, leader)));
-        match asked {
-            Ok((_, None)) => return Ok(None),
-            Ok((client, Some((_, leader)))) if leader == address => return Ok(Some(client)),
-            Ok((_, Some((_, leader)))) => return Client::connect(connector, &leader, budget).map(Some),
-            Err(text) => last = text,
-        }
-    }
-    Err(last)
-}
-
-/// The servers of the cluster as they were known last, and the connection to ask anew.
-struct Cluster {
-    directory: PathBuf,
-    connector: Connector,
-    client: Option<Client>,
-    members: Vec<Member>,
-}
-
-impl Cluster {
-    fn save(&self) -> std::io::Result<()> {
-        replace(&self.directory, NODE_STORE, &encode_store(&self.members))
-    }
-
-    fn refresh(&mut self) -> Result<(), String> {
-        let budget = Budget::new(BUDGET);
-        let mut client = match self.client.take() {
-            Some(client) => client,
-            None => {
-                let addresses: Vec<_> = self.members.iter().map(|member| member.address.clone()).collect();
-                connect_to_leader(&self.connector, &addresses, &budget)?
-            }
-        };
-        self.members = client.cluster(&budget)?;
-        self.client = Some(client);
-        self.save().map_err(|error| format!("{NODE_STORE}: {error}"))
-    }
-}
-
-/// The thread that keeps the list of servers fresh.
-struct Refresh {
-    /// Dropping it wakes and ends the thread.
-    wake: Sender<()>,
-    thread: JoinHandle<()>,
-}
-
-impl Refresh {
-    fn start(mut cluster: Cluster) -> std::io::Result<Self> {
-        let (wake, woken): (Sender<()>, Receiver<()>) = channel();
-        let thread = threads::start("dqlite-refresh", move || {
-            while woken.recv_timeout(REFRESH_PERIOD) == Err(RecvTimeoutError::Timeout) {
-                if let Err(text) = cluster.refresh() {
-                    log::info!("the list of servers was not refreshed: {text}");
-                }
-            }
-        })?;
-        Ok(Self { wake, thread })
-    }
-
-    fn stop(self) {
-        drop(self.wake);
-        if self.thread.join().is_err() {
-            log::error!("internal error: the refresh thread panicked");
-        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! a disk thread, SQL threads, and a thread per snapshot.
 
 pub mod address;
+pub mod client;
 pub mod clock;
 pub mod connect;
 pub mod disk;

@@ -6,6 +6,7 @@
 //! | `LIBDQLITE_WRITER_PATIENCE_MS` | milliseconds a writer waits when the program set no busy timeout | 10000 |
 //! | `LIBDQLITE_SLOT_IDLE_MS` | milliseconds a transaction may idle on the writer slot while others wait; 0: for ever | 60000 |
 //! | `LIBDQLITE_SQL_WORKERS` | threads that run SQL while statements are short, 1 to 64 | 2 |
+//! | `LIBDQLITE_SERVER_REFRESH_MS` | milliseconds from one refresh of a server's list of servers to the next | 30000 |
 
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ pub struct Settings {
     pub slot_idle: Option<Duration>,
     /// Threads that run SQL while statements are short.
     pub sql_workers: usize,
+    /// From one refresh of a managed server's list of servers to the next.
+    pub server_refresh: Duration,
 }
 
 impl Default for Settings {
@@ -32,6 +35,7 @@ impl Default for Settings {
             writer_patience: limits::WRITER_PATIENCE,
             slot_idle: Some(limits::SLOT_IDLE_MAX),
             sql_workers: 2,
+            server_refresh: Duration::from_secs(30),
         }
     }
 }
@@ -56,6 +60,9 @@ impl Settings {
         }
         if let Some(count) = number(&lookup, "LIBDQLITE_SQL_WORKERS", 1, 64)? {
             settings.sql_workers = usize::try_from(count).unwrap_or(1);
+        }
+        if let Some(ms) = number(&lookup, "LIBDQLITE_SERVER_REFRESH_MS", 1, 86_400_000)? {
+            settings.server_refresh = Duration::from_millis(ms);
         }
         Ok(settings)
     }
