@@ -107,15 +107,18 @@ impl Core {
     /// Whether the client's session takes more bytes now.
     #[must_use]
     pub fn wants_bytes(&self, conn: ConnId) -> bool {
-        self.clients.get(&conn).is_some_and(|client| !client.gone && client.session.wants_read())
+        let wants = |client: &Client| !client.gone && client.session.wants_read();
+        self.inbound.contains_key(&conn) || self.clients.get(&conn).is_some_and(wants)
     }
 
     /// A client sent bytes.
     pub fn handle_bytes(&mut self, conn: ConnId, bytes: &[u8], now: Time) {
-        if let Some(client) = self.clients.get_mut(&conn) {
+        if self.inbound.contains_key(&conn) {
+            self.handle_peer_bytes(conn, bytes, now);
+        } else if let Some(client) = self.clients.get_mut(&conn) {
             client.session.handle_bytes(bytes);
+            self.serve(conn, now);
         }
-        self.serve(conn, now);
         self.settle(now);
     }
 
@@ -137,6 +140,7 @@ impl Core {
 
     /// The client is gone: whatever it had open is rolled back.
     pub fn handle_gone(&mut self, conn: ConnId, now: Time) {
+        self.inbound.remove(&conn);
         if let Some(client) = self.clients.get_mut(&conn) {
             client.session.handle_eof();
         }
@@ -281,11 +285,13 @@ impl Core {
             SessionEvent::Interrupt => self.interrupt(conn, now),
             SessionEvent::MoreRows => self.resume(conn),
             SessionEvent::RowsAbandoned => self.start_internal(conn, SqlRequest::Abandon),
-            SessionEvent::PeerUpgrade { id, address, .. } => {
-                let address = String::from_utf8_lossy(&address);
-                log::warn!("node {id} at {address} connected; this version has no peer protocol yet: closed");
-                self.effects.push_back(Effect::Close { conn });
+            SessionEvent::PeerUpgrade { id, address, rest } => {
+                // The connection stays, but it is no client's any more.
                 self.leave(conn, now);
+                if let Err(text) = self.become_peer(conn, id, address, &rest, now) {
+                    log::warn!("connection of a server closed: {text}");
+                    self.effects.push_back(Effect::Close { conn });
+                }
             }
             SessionEvent::Close(reason) => {
                 log::debug!("client {}: connection closed: {reason}", conn.0);

@@ -3,13 +3,14 @@
 //!
 //! Invariants: a reply that depends on a version leaves only when that version is committed; a client's request
 //! has exactly one answer or a closed connection; everything that iterates into an effect does so in a fixed
-//! order. Clients' requests are in `clients`, requests about the node in `requests`.
+//! order. Clients' requests are in `clients`, requests about the node in `requests`, other servers in `peers`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::clients::Client;
 use super::effect::{Effect, SnapshotJob};
+use super::peers::Inbound;
 use super::requests::Pending;
 use super::snapshots::{SnapshotPolicy, SnapshotSchedule};
 use crate::base::{Entry, EntryKind, Index, NodeId, Term, Time};
@@ -61,6 +62,8 @@ pub struct Core {
     pub(super) consensus: Consensus,
     pub(super) databases: Databases,
     pub(super) clients: BTreeMap<ConnId, Client>,
+    /// Connections of other servers, which began as clients.
+    pub(super) inbound: BTreeMap<ConnId, Inbound>,
     pub(super) effects: VecDeque<Effect>,
     pub(super) weight: u64,
     /// Clients that wait for a change of the cluster, in the order in which they asked.
@@ -103,6 +106,7 @@ impl Core {
             config,
             databases,
             clients: BTreeMap::new(),
+            inbound: BTreeMap::new(),
             effects: VecDeque::new(),
             weight: 0,
             changes: VecDeque::new(),

@@ -78,6 +78,11 @@ pub enum Effect {
         /// Term and vote.
         metadata: Option<(Term, NodeId)>,
     },
+    /// Another server has connected: it can be reached again.
+    PeerConnected {
+        /// Which.
+        id: NodeId,
+    },
     /// Write a snapshot, put it in place, keep `trailing` entries before it. Answered by `handle_snapshot`.
     Snapshot {
         /// What.

@@ -4,6 +4,7 @@
 mod clients;
 pub mod core;
 pub mod effect;
+mod peers;
 mod requests;
 pub mod snapshots;
 mod statements;

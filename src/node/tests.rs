@@ -1,6 +1,7 @@
 //! The core with real page stores and consensus; the test plays the disk and the SQL threads.
 
 mod interrupts;
+mod peers;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -38,6 +39,8 @@ struct World {
     databases: BTreeMap<ConnId, Arc<Database>>,
     interrupted: Vec<ConnId>,
     snapshots: Vec<(Index, u64)>,
+    closed: Vec<ConnId>,
+    peers: Vec<NodeId>,
     stored: Vec<Entry>,
 }
 
@@ -103,6 +106,8 @@ impl World {
             databases: BTreeMap::new(),
             interrupted: Vec::new(),
             snapshots: Vec::new(),
+            closed: Vec::new(),
+            peers: Vec::new(),
             stored: Vec::new(),
         };
         world.collect();
@@ -130,7 +135,12 @@ impl World {
                     self.core.handle_sql_closed(conn, self.now);
                 }
                 Effect::Snapshot { job, trailing } => self.snapshots.push((job.index, trailing)),
-                Effect::Flush { .. } | Effect::Close { .. } => {}
+                Effect::Close { conn } => {
+                    self.closed.push(conn);
+                    self.core.handle_gone(conn, self.now);
+                }
+                Effect::PeerConnected { id } => self.peers.push(id),
+                Effect::Flush { .. } => {}
             }
         }
     }

@@ -330,6 +330,7 @@ impl Shell {
             Effect::Persist { ticket, truncate_from, entries, metadata } => {
                 self.to_disk(DiskWork::Persist { ticket, truncate_from, entries, metadata });
             }
+            Effect::PeerConnected { id } => self.peers.handle_heard(id, now),
             Effect::Snapshot { job, trailing } => {
                 self.start_snapshot(job, trailing, now);
             }

@@ -103,6 +103,7 @@ impl Node {
                     self.work.push_back(DiskWork::Persist { ticket, truncate_from, entries, metadata });
                 }
                 Effect::Snapshot { job, trailing } => self.snapshots.push_back((job, trailing)),
+                Effect::PeerConnected { .. } => {}
             }
         }
     }

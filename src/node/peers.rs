@@ -1,0 +1,78 @@
+//! Connections that other servers opened: their bytes become messages for consensus.
+//!
+//! Nothing is ever written on such a connection. Answers leave on connections of our own, to the address that the
+//! other server gave when it connected; several connections of one server are served side by side.
+
+use super::core::Core;
+use super::effect::Effect;
+use crate::base::{NodeId, Time};
+use crate::codec::peer::{Incoming, Message, PeerError, PeerReader};
+use crate::engine::ConnId;
+
+/// A connection that another server opened.
+#[derive(Debug)]
+pub(super) struct Inbound {
+    id: NodeId,
+    /// Where answers go.
+    address: String,
+    reader: PeerReader,
+}
+
+impl Core {
+    /// The client of this connection says that it is a server; `rest` came along.
+    pub(super) fn become_peer(
+        &mut self,
+        conn: ConnId,
+        id: NodeId,
+        address: Vec<u8>,
+        rest: &[u8],
+        now: Time,
+    ) -> Result<(), String> {
+        if id.0 == 0 || id == self.config.id {
+            let own = self.config.id;
+            return Err(format!("an id that is neither 0 nor this server's own {own} expected, found {id}"));
+        }
+        let address = String::from_utf8(address)
+            .map_err(|error| format!("a UTF-8 address expected, found {:?}", error.as_bytes()))?;
+        log::debug!("node {id} at {address} connected");
+        self.inbound.insert(conn, Inbound { id, address, reader: PeerReader::new() });
+        self.effects.push_back(Effect::PeerConnected { id });
+        self.handle_peer_bytes(conn, rest, now);
+        Ok(())
+    }
+
+    /// Another server sent bytes on this connection.
+    pub(super) fn handle_peer_bytes(&mut self, conn: ConnId, bytes: &[u8], now: Time) {
+        if let Some(inbound) = self.inbound.get_mut(&conn) {
+            inbound.reader.push(bytes);
+        }
+        while let Some(inbound) = self.inbound.get_mut(&conn) {
+            match inbound.reader.next_incoming() {
+                Ok(Some(incoming)) => {
+                    let (id, address) = (inbound.id, inbound.address.clone());
+                    self.handle_incoming(id, &address, incoming, now);
+                }
+                Ok(None) => return,
+                Err(error) => return self.close_inbound(conn, &error),
+            }
+        }
+    }
+
+    fn handle_incoming(&mut self, from: NodeId, address: &str, incoming: Incoming, _now: Time) {
+        match incoming {
+            Incoming::Message(Message::InstallSnapshot(head)) => {
+                log::debug!("a snapshot at {} from node {from} is not taken", head.last_index);
+            }
+            Incoming::Message(message) => log::trace!("from node {from} at {address}: {message:?}"),
+            Incoming::SnapshotBytes(_) | Incoming::SnapshotEnd => {}
+        }
+    }
+
+    /// What came is no message. Only this connection is affected: the other server makes a new one.
+    fn close_inbound(&mut self, conn: ConnId, error: &PeerError) {
+        if let Some(inbound) = self.inbound.remove(&conn) {
+            log::warn!("connection of node {} at {} closed: {error}", inbound.id, inbound.address);
+            self.effects.push_back(Effect::Close { conn });
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Connections that turn out to be another server's.
+
+use super::*;
+use crate::codec::client::PROTOCOL_LEGACY;
+use crate::codec::peer::{Message, RequestVote, encode, encode_connect};
+
+fn vote() -> Vec<u8> {
+    let message = Message::RequestVote(RequestVote {
+        term: Term(1),
+        candidate: NodeId(2),
+        last_index: Index(0),
+        last_term: Term(0),
+        disrupt_leader: false,
+        pre_vote: true,
+    });
+    let mut bytes = Vec::new();
+    encode(&message, &mut bytes).unwrap();
+    bytes
+}
+
+fn opening(id: u64) -> Vec<u8> {
+    let (word, connect) = encode_connect(NodeId(id), "127.0.0.1:9002");
+    [&word[..], &connect].concat()
+}
+
+impl World {
+    fn bytes(&mut self, conn: ConnId, bytes: &[u8]) {
+        self.core.handle_bytes(conn, bytes, self.now);
+        self.collect();
+    }
+}
+
+#[test]
+fn a_server_that_connects_is_announced_and_its_messages_are_read_until_they_are_none() {
+    let mut world = World::new();
+    for (conn, cut) in [(A, 1), (B, 8), (C, 1000)] {
+        world.core.handle_connected(conn);
+        let stream = [opening(2), vote(), vote()].concat();
+        stream.chunks(cut).for_each(|piece| world.bytes(conn, piece));
+        assert!(world.core.wants_bytes(conn));
+    }
+    assert_eq!((&*world.peers, &*world.closed), ([NodeId(2); 3].as_slice(), [].as_slice()));
+    world.bytes(B, &vote()[..9]);
+    world.bytes(B, &[0xff; 7]);
+    assert_eq!(world.closed, [B]);
+    assert!(!world.core.wants_bytes(B));
+    // The others go on, and so do clients.
+    world.bytes(A, &vote());
+    let client = ConnId(9);
+    world.open(client);
+    assert_eq!(world.closed, [B]);
+}
+
+#[test]
+fn a_client_of_the_old_protocol_may_be_a_server_too() {
+    let mut world = World::new();
+    world.core.handle_connected(A);
+    world.bytes(A, &PROTOCOL_LEGACY.to_le_bytes());
+    world.bytes(A, &opening(2)[8..]);
+    assert_eq!(world.peers, [NodeId(2)]);
+}
+
+#[test]
+fn a_client_that_becomes_a_server_in_the_middle_of_a_transaction_has_it_rolled_back() {
+    let mut world = World::new();
+    world.open(A);
+    world.open(B);
+    world.exec(A, "BEGIN IMMEDIATE");
+    world.run_write(true);
+    assert_eq!(world.answers(A), ["result 0"]);
+    world.exec(B, "UPDATE t SET a = 1");
+    assert_eq!(world.jobs.len(), 0, "it waits for the transaction");
+    world.bytes(A, &opening(2)[8..]);
+    assert_eq!(world.peers, [NodeId(2)]);
+    assert_eq!(world.run_write(false), B);
+    world.sync();
+    assert_eq!(world.answers(B), ["result 1"]);
+    world.bytes(A, &vote());
+    assert_eq!(world.closed, []);
+    world.core.handle_gone(A, world.now);
+    assert!(!world.core.wants_bytes(A));
+}
+
+#[test]
+fn a_server_with_no_id_or_with_ours_is_turned_away() {
+    let mut world = World::new();
+    for (conn, id) in [(A, 0), (B, 1)] {
+        world.core.handle_connected(conn);
+        world.bytes(conn, &opening(id));
+    }
+    world.core.handle_connected(C);
+    let not_text = Request::Connect { id: NodeId(2), address: b"\xff\xfe" }.encode().unwrap();
+    world.bytes(C, &[&PROTOCOL_VERSION.to_le_bytes()[..], &not_text].concat());
+    assert_eq!((&*world.peers, &*world.closed), ([].as_slice(), [A, B, C].as_slice()));
+}
