@@ -12,9 +12,6 @@ pub const DATABASE_NAME_BYTES_MAX: usize = 504;
 /// Body bytes of a rows message at which it ends with the part marker: the machine's page in C.
 pub const ROWS_MESSAGE_BYTES: usize = 4096;
 
-/// Bytes that may wait in a connection's out-buffer before its statement is stepped no further.
-pub const CLIENT_OUT_BUFFER_BYTES_MAX: usize = 1 << 20;
-
 /// Bytes that a client may send ahead while its request is being answered; then its socket is not read until
 /// the answer is out. Room for an interrupt behind any usual pipeline.
 pub const CLIENT_PIPELINE_BYTES_MAX: usize = 1 << 20;
@@ -119,3 +116,10 @@ pub const PEER_ENTRIES_MAX: usize = 262_141;
 /// Bytes of a snapshot between servers. They are never held as a whole, so this only stops a nonsensical length;
 /// C 1.18.7 takes no more than [`PEER_PAYLOAD_BYTES_MAX`], releases before it set no limit.
 pub const PEER_SNAPSHOT_BYTES_MAX: u64 = 1 << 40;
+
+/// How long a reader may stay on an old version, whatever that keeps in memory; see [`READER_BYTES_MAX`].
+pub const READER_AGE_MAX: Duration = Duration::from_secs(60);
+
+/// Bytes of replaced pages per database that readers older than [`READER_AGE_MAX`] may keep in memory, or a
+/// quarter of the database where that is more; beyond, those that began first are interrupted.
+pub const READER_BYTES_MAX: u64 = 64 << 20;

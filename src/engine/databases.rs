@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::scheduler::{ConnId, Patience, SlotEffect, WriteQueue};
 use crate::base::Time;
-use crate::pages::{Database, Veto, WriterId};
+use crate::pages::{Database, Veto, View, WriterId};
 
 /// The place of a database in the node's list: stable until the next restore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -121,11 +121,7 @@ impl Databases {
     /// Bytes of all committed pages.
     #[must_use]
     pub fn committed_bytes(&self) -> u64 {
-        let bytes = |state: &DatabaseState| {
-            let version = state.database.pin(crate::pages::View::Committed);
-            u64::from(version.n_pages()) * u64::from(version.page_size())
-        };
-        self.list.iter().map(bytes).sum()
+        self.list.iter().map(DatabaseState::committed_bytes).sum()
     }
 
     /// Allows or refuses writes on every database, those made later included.
@@ -260,6 +256,13 @@ impl Databases {
 }
 
 impl DatabaseState {
+    /// Bytes of the committed pages.
+    #[must_use]
+    pub fn committed_bytes(&self) -> u64 {
+        let version = self.database.pin(View::Committed);
+        u64::from(version.n_pages()) * u64::from(version.page_size())
+    }
+
     /// Stops granting the slot while too much is speculative, and goes on when it is not.
     pub fn pause_or_resume(&mut self) {
         self.queue.set_paused(self.database.is_overloaded());

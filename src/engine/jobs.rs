@@ -69,6 +69,8 @@ pub struct Outcome {
     pub read_seq: Option<u64>,
     /// Whether the connection has the writer slot.
     pub holds_slot: bool,
+    /// Whether the rollback that was asked for ended a transaction.
+    pub rolled_back: bool,
     /// Whether the statement that was prepared is likely to write.
     pub prepared_writes: Option<bool>,
 }

@@ -408,6 +408,37 @@ mod tests {
     }
 
     #[test]
+    fn who_was_turned_away_and_left_is_not_turned_away_again_when_it_comes_back() {
+        let mut queue = queue(100);
+        queue.handle_request(A, Time(0));
+        queue.handle_done(A, true, Time(1));
+        queue.handle_request(B, Time(5));
+        drain(&mut queue);
+        queue.handle_timeout(Time(105));
+        // The answer was not told yet when its client withdrew, or was replaced by one that asks anew.
+        queue.handle_withdrawn(B, Time(106));
+        queue.handle_request(B, Time(107));
+        assert_eq!(drain(&mut queue), []);
+        queue.handle_timeout(Time(207));
+        queue.handle_gone(B);
+        queue.handle_request(B, Time(208));
+        assert_eq!(drain(&mut queue), []);
+    }
+
+    #[test]
+    fn a_transaction_whose_connection_is_gone_is_not_rolled_back_in_the_next_one() {
+        let mut queue = queue(5000);
+        queue.handle_request(A, Time(0));
+        queue.handle_done(A, true, Time(10));
+        queue.handle_request(B, Time(20));
+        drain(&mut queue);
+        queue.handle_timeout(Time(2000));
+        queue.handle_gone(A);
+        queue.handle_request(A, Time(2001));
+        assert_eq!(drain(&mut queue), [SlotEffect::Grant(B)]);
+    }
+
+    #[test]
     fn while_paused_nobody_is_granted() {
         let mut queue = queue(100);
         queue.set_paused(true);

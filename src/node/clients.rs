@@ -26,6 +26,8 @@ pub(super) struct Client {
     pub(super) kept: BTreeMap<u32, Kept>,
     pub(super) preparing: Option<(u32, Kept)>,
     pub(super) rolled_back: RolledBack,
+    /// It reads an old version that takes too much memory, and is told to end.
+    pub(super) stopping: bool,
     /// Leadership went while a statement ran: its result is void.
     pub(super) void: bool,
     pub(super) gone: bool,
@@ -40,13 +42,22 @@ pub(super) struct Kept {
     pub(super) bounds: bool,
 }
 
-/// Whether a transaction of the client was rolled back because it idled. Its statements are refused until it
+/// Whether a transaction of the client was rolled back for the sake of others. Its statements are refused until it
 /// begins or ends one itself: run alone, they would be committed alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RolledBack {
     No,
-    Untold,
-    Told,
+    Untold(Why),
+    Told(Why),
+}
+
+/// Why it was rolled back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// It idled while others waited to write.
+    Idled,
+    /// It kept too many replaced pages in memory.
+    OldPages,
 }
 
 /// Where the client's SQLite connection is.
@@ -92,6 +103,7 @@ impl Client {
             kept: BTreeMap::new(),
             preparing: None,
             rolled_back: RolledBack::No,
+            stopping: false,
             void: false,
             gone: false,
         }
@@ -168,6 +180,7 @@ impl Core {
         let Some(client) = self.clients.get_mut(&conn) else { return };
         client.sql = Place::Closing;
         client.rolled_back = RolledBack::No;
+        client.stopping = false;
         client.kept.clear();
         let waits = std::mem::replace(&mut client.wait, Wait::Nothing);
         if let (Wait::Held(_), Some(slot)) = (&waits, client.database) {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::clients::Client;
 use super::effect::{Effect, SnapshotJob};
 use super::peers::Inbound;
+use super::readers::Readers;
 use super::requests::Pending;
 use super::snapshots::{SnapshotPolicy, SnapshotSchedule};
 use crate::base::{Entry, EntryKind, Index, NodeId, Term, Time};
@@ -70,6 +71,7 @@ pub struct Core {
     pub(super) changes: VecDeque<(ConnId, Pending)>,
     /// Statements whose interrupt came along with them: when it is heard, and which they are.
     pub(super) early_interrupts: VecDeque<(Time, ConnId, u64)>,
+    pub(super) readers: Readers,
     proposer: Proposer,
     applier: Applier,
     schedule: SnapshotSchedule,
@@ -111,6 +113,7 @@ impl Core {
             weight: 0,
             changes: VecDeque::new(),
             early_interrupts: VecDeque::new(),
+            readers: Readers::default(),
             proposer: Proposer::default(),
             applier: Applier::default(),
             snapshot_in_flight: None,
@@ -138,7 +141,9 @@ impl Core {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
         let interrupt = self.early_interrupts.front().map(|&(at, ..)| at);
-        [self.consensus.poll_timeout(), self.databases.poll_timeout(), interrupt].into_iter().flatten().min()
+        let readers = self.readers.poll_timeout();
+        let timeouts = [self.consensus.poll_timeout(), self.databases.poll_timeout(), interrupt, readers];
+        timeouts.into_iter().flatten().min()
     }
 
     /// Time went on.
@@ -146,6 +151,7 @@ impl Core {
         self.consensus.handle_time(now);
         self.databases.handle_timeout(now);
         self.hear_early_interrupts(now);
+        self.check_readers(now);
         self.settle(now);
     }
 

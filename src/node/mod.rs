@@ -5,6 +5,7 @@ mod clients;
 pub mod core;
 pub mod effect;
 mod peers;
+pub mod readers;
 mod requests;
 pub mod snapshots;
 mod statements;

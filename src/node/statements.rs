@@ -1,8 +1,9 @@
 //! A client's statement on its way: the writer slot, the SQL thread, the version that its answer waits for.
 
-use super::clients::{Client, Kept, Place, RolledBack, Wait};
+use super::clients::{Client, Kept, Place, RolledBack, Wait, Why};
 use super::core::Core;
 use super::effect::Effect;
+use super::readers::transaction_stopped;
 use crate::base::{Time, limits};
 use crate::codec::client::{Failure, failure};
 use crate::engine::jobs::{Outcome, Progress, SqlRequest, text_bounds_transaction, text_looks_like_write};
@@ -16,6 +17,13 @@ fn idled_too_long() -> Failure {
         failure::LOCKED.code,
         "database is locked: this connection's transaction idled while others waited to write, and was rolled back",
     )
+}
+
+fn rolled_back(why: Why) -> Failure {
+    match why {
+        Why::Idled => idled_too_long(),
+        Why::OldPages => transaction_stopped(),
+    }
 }
 
 impl Core {
@@ -38,6 +46,7 @@ impl Core {
         match progress {
             Progress::NeedsSlot => {
                 let interrupted = client.session.is_interrupted();
+                client.stopping = false;
                 client.wait = Wait::Slot(None);
                 self.queue_again(conn, slot, now);
                 if interrupted {
@@ -46,13 +55,18 @@ impl Core {
                 }
             }
             Progress::Batch { messages, read_seq } => {
+                let stopping = client.stopping;
                 client.wait = Wait::Held(Reply::RowsPart(messages));
                 if let Some(state) = self.databases.get_mut(slot) {
                     // From here on it is the client that others may have to wait for: not without a limit.
                     let holds_slot = state.database.slot_holder() == Some(WriterId(conn.0));
                     state.queue.handle_done(conn, holds_slot, now);
                 }
-                self.hold_or_send(conn, slot, read_seq, now);
+                if stopping {
+                    self.stop_rows(conn);
+                } else {
+                    self.hold_or_send(conn, slot, read_seq, now);
+                }
             }
             Progress::Done(outcome) => self.finish(conn, slot, outcome, now),
         }
@@ -81,6 +95,9 @@ impl Core {
         if let Some(state) = self.databases.get_mut(slot) {
             state.queue.handle_done(conn, outcome.holds_slot, now);
             state.pause_or_resume();
+        }
+        if self.end_stopped_reader(conn, &outcome) {
+            return;
         }
         let Some(client) = self.clients.get_mut(&conn) else { return };
         if let (Some((stmt, kept)), Some(writes)) = (client.preparing.take(), outcome.prepared_writes) {
@@ -200,17 +217,18 @@ impl Core {
             Sql::Finalize { .. } => {}
             Sql::Exec { .. } | Sql::Query { .. } | Sql::ExecSql { .. } | Sql::QuerySql { .. } => {
                 let before = client.rolled_back;
-                if before != RolledBack::No {
-                    client.rolled_back = if bounds { RolledBack::No } else { RolledBack::Told };
-                }
-                if before == RolledBack::Untold || client.rolled_back == RolledBack::Told {
-                    return self.fail(conn, &idled_too_long(), now);
+                if let RolledBack::Untold(why) | RolledBack::Told(why) = before {
+                    client.rolled_back = if bounds { RolledBack::No } else { RolledBack::Told(why) };
+                    if !bounds || before == RolledBack::Untold(why) {
+                        return self.fail(conn, &rolled_back(why), now);
+                    }
                 }
             }
         }
         if let Some(began_at) = client.session.interrupt_that_came_along() {
             self.early_interrupts.push_back((now.after(limits::EARLY_INTERRUPT_GRACE), conn, began_at));
         }
+        self.readers.handle_statement(now);
         let Some(state) = self.databases.get_mut(slot) else { return };
         let request = SqlRequest::Client(sql);
         if writes {
@@ -252,7 +270,7 @@ impl Core {
     }
 
     /// Refuses the request in hand, and takes back what its connection has open before the next one begins.
-    fn fail_and_roll_back(&mut self, conn: ConnId, failure: Failure) {
+    pub(super) fn fail_and_roll_back(&mut self, conn: ConnId, failure: Failure) {
         let Some(client) = self.clients.get_mut(&conn) else { return };
         client.preparing = None;
         client.session.handle_reply(Reply::Failure(failure));
@@ -290,12 +308,12 @@ impl Core {
         let idle = client.sql == Place::Idle;
         match client.wait {
             Wait::Nothing if idle => {
-                client.rolled_back = RolledBack::Untold;
+                client.rolled_back = RolledBack::Untold(Why::Idled);
                 self.start_internal(conn, SqlRequest::Rollback);
             }
             // The client does not take the rows that it asked for.
             Wait::Written if idle => {
-                client.rolled_back = RolledBack::Told;
+                client.rolled_back = RolledBack::Told(Why::Idled);
                 self.fail_and_roll_back(conn, idled_too_long());
             }
             _ => {

@@ -21,6 +21,7 @@ use crate::engine::{ConnId, Patience};
 use crate::pages::{Changes, Database, Page, Refusal, Veto, View, WriterId};
 use crate::session::{Reply, Sql};
 
+mod readers;
 mod stuck;
 
 const A: ConnId = ConnId(1);

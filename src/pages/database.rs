@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::chain::{Chain, Finished, advanced};
+use super::pins::{Pinned, Pins};
 use super::tree::Tree;
 use super::{
     ApplyError, Changes, Group, PAGE_NO_MAX, Page, Refusal, Version, Veto, View, WriterId, page1,
@@ -21,6 +22,7 @@ pub struct Database {
     name: Box<[u8]>,
     page_size: u32,
     chain: Mutex<Chain>,
+    pins: Pins,
 }
 
 impl Database {
@@ -64,7 +66,12 @@ impl Database {
 
     fn with(name: &[u8], first: Version) -> Arc<Self> {
         let page_size = first.page_size;
-        Arc::new(Self { name: name.into(), page_size, chain: Mutex::new(Chain::new(first)) })
+        Arc::new(Self {
+            name: name.into(),
+            page_size,
+            chain: Mutex::new(Chain::new(first)),
+            pins: Pins::default(),
+        })
     }
 
     fn chain(&self) -> MutexGuard<'_, Chain> {
@@ -87,6 +94,34 @@ impl Database {
     #[must_use]
     pub fn pin(&self, view: View) -> Arc<Version> {
         self.chain().pin(view)
+    }
+
+    /// A place where a connection notes what it has pinned, to be given back with [`Self::forget_pins_of`].
+    #[must_use]
+    pub fn note_pins_of(&self, who: WriterId) -> Pinned {
+        self.pins.add(who)
+    }
+
+    /// The connection is gone.
+    pub fn forget_pins_of(&self, pinned: &Pinned) {
+        self.pins.remove(pinned);
+    }
+
+    /// Which connections have pinned a version now, and which.
+    #[must_use]
+    pub fn pins(&self) -> Vec<(WriterId, u64)> {
+        self.pins.seqs()
+    }
+
+    /// The connections whose pins keep more than `limit` bytes of replaced pages in memory, together with all
+    /// newer pins: who, the version, and the bytes, of which not more than a little beyond the limit are counted.
+    #[must_use]
+    pub fn pins_beyond(&self, limit: u64) -> Vec<(WriterId, u64, u64)> {
+        let page_bytes = u64::from(self.page_size);
+        let pages = usize::try_from(limit / page_bytes.max(1)).unwrap_or(usize::MAX);
+        let held = self.pins.held(&self.pin(View::Committed), pages);
+        let bytes = held.into_iter().map(|(who, seq, pages)| (who, seq, pages as u64 * page_bytes));
+        bytes.filter(|(.., bytes)| *bytes > limit).collect()
     }
 
     /// Takes the writer slot for a connection that pinned `pinned`; again for its holder is fine.

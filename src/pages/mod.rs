@@ -20,6 +20,7 @@ mod database;
 mod group;
 mod page;
 pub mod page1;
+mod pins;
 mod tree;
 mod version;
 
@@ -29,6 +30,7 @@ mod tests;
 pub use database::Database;
 pub use group::Group;
 pub use page::Page;
+pub use pins::{Pin, Pinned};
 pub use version::Version;
 
 use std::collections::BTreeMap;

@@ -84,6 +84,22 @@ impl Tree {
         }
     }
 
+    /// How many pages of this tree are not those of `other`, counted until there are `limit`.
+    pub(super) fn count_beside(&self, other: &Self, limit: usize) -> usize {
+        let (mut mine, mut theirs) = (Some(&self.root), Some(&other.root));
+        let mut level = self.level;
+        // What lies beyond the lower one's reach is beside it.
+        let mut found = 0;
+        while level > other.level {
+            found += beyond_first(mine, limit.saturating_sub(found));
+            (mine, level) = (first_child(mine), level.saturating_sub(1));
+        }
+        for _ in level..other.level {
+            theirs = first_child(theirs);
+        }
+        found + mine.map_or(0, |node| count_beside(node, theirs, limit.saturating_sub(found)))
+    }
+
     /// How many pages are present.
     #[cfg(test)]
     pub(super) fn count(&self) -> usize {
@@ -128,6 +144,48 @@ fn insert(node: &mut Arc<Node>, level: u32, key: u32, page: Page) {
     }
 }
 
+fn first_child(node: Option<&Arc<Node>>) -> Option<&Arc<Node>> {
+    match &**node? {
+        Node::Inner(children) => children.first()?.as_ref(),
+        Node::Leaf(_) => None,
+    }
+}
+
+/// The pages under all children but the first, until there are `limit`.
+fn beyond_first(node: Option<&Arc<Node>>, limit: usize) -> usize {
+    let Some(Node::Inner(children)) = node.map(|node| &**node) else { return 0 };
+    let rest = children.iter().skip(1).flatten();
+    rest.fold(0, |found, child| found + count_beside(child, None, limit.saturating_sub(found)))
+}
+
+/// How many pages under `mine` are not those at the same place under `theirs`, until there are `limit`.
+fn count_beside(mine: &Arc<Node>, theirs: Option<&Arc<Node>>, limit: usize) -> usize {
+    if limit == 0 || theirs.is_some_and(|theirs| Arc::ptr_eq(mine, theirs)) {
+        return 0;
+    }
+    match (&**mine, theirs.map(|node| &**node)) {
+        (Node::Leaf(pages), Some(Node::Leaf(others))) => {
+            let same =
+                |other: &Option<Page>, page: &Page| other.as_ref().is_some_and(|other| other.is_same(page));
+            let pairs = pages.iter().zip(others);
+            pairs.filter(|(page, other)| page.as_ref().is_some_and(|page| !same(other, page))).count()
+        }
+        (Node::Leaf(pages), _) => pages.iter().flatten().count(),
+        (Node::Inner(children), theirs) => {
+            let mut found = 0;
+            for (at, child) in children.iter().enumerate() {
+                let Some(child) = child else { continue };
+                let other = match theirs {
+                    Some(Node::Inner(others)) => others.get(at).and_then(Option::as_ref),
+                    _ => None,
+                };
+                found += count_beside(child, other, limit.saturating_sub(found));
+            }
+            found
+        }
+    }
+}
+
 /// Keeps the first `keep` keys under `node`.
 fn cut(node: &mut Arc<Node>, level: u32, keep: u64) {
     if keep >= width(level + 1) {
@@ -168,6 +226,33 @@ mod tests {
         assert_eq!(tree.count(), model.len());
         for (no, page) in model {
             assert_eq!(tree.get(PageNo(*no)), Some(page), "page {no}");
+        }
+    }
+
+    #[test]
+    fn pages_that_only_one_of_two_trees_has_are_counted_whatever_their_heights() {
+        for (seed, size) in [(1, 40), (2, 700), (3, 9000)] {
+            let mut prng = Prng::new(seed);
+            let mut old = Tree::new();
+            for no in 1..=size {
+                old.set(PageNo(no), page(no.into()));
+            }
+            let mut new = old.clone();
+            assert_eq!(old.count_beside(&new, usize::MAX), 0);
+            let changed: std::collections::BTreeSet<u32> =
+                (0..size / 5).map(|_| 1 + u32::try_from(prng.below(size.into())).unwrap()).collect();
+            for no in &changed {
+                new.set(PageNo(*no), page(0));
+            }
+            assert_eq!(old.count_beside(&new, usize::MAX), changed.len());
+            assert!(old.count_beside(&new, 3) >= 3, "counted up to the limit");
+            // Higher, and lower.
+            new.set(PageNo(size * 70), page(0));
+            assert_eq!(old.count_beside(&new, usize::MAX), changed.len());
+            assert_eq!(new.count_beside(&old, usize::MAX), changed.len() + 1);
+            new.truncate(10);
+            let kept = (1..=10).filter(|no| !changed.contains(no)).count();
+            assert_eq!(old.count_beside(&new, usize::MAX), size as usize - kept);
         }
     }
 

@@ -14,6 +14,7 @@ use super::clock::{self, Clock};
 use super::connect::Connector;
 use super::disk;
 use super::habits::Habits;
+use super::latency::{Latencies, Latency};
 use super::listen::Listener;
 use super::mailbox::mailbox;
 use super::net::Acceptor;
@@ -101,6 +102,7 @@ impl std::error::Error for StartError {}
 pub struct RunningNode {
     desk: Desk,
     dials: Dials,
+    latency: Arc<Latency>,
     disk: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -138,8 +140,9 @@ impl RunningNode {
         let writer_state = WriterState::from(&loaded);
         let snapshot_time = loaded.newest_snapshot_time;
         let restored = restored(loaded, bootstrapped).map_err(StartError::new)?;
-        let core = Core::new(core_config(&options), restored, clock.now())
+        let mut core = Core::new(core_config(&options), restored, clock.now())
             .map_err(|text| StartError::new(format!("raft_start(): {text}")))?;
+        core.set_reader_limits(options.settings.readers);
         let writer = Writer::new(directory.clone(), writer_state, writer_config(&options));
         Self::spawn(Parts { options, lock, directory, acceptor, clock, core, writer, snapshot_time })
             .map_err(|error| StartError::new(format!("the node's threads could not be started: {error}")))
@@ -166,6 +169,7 @@ impl RunningNode {
             drop(of_disk);
         })?;
         let (starting, started) = bounded(0);
+        let latency = Arc::<Latency>::default();
         let shell = Box::new(Shell {
             registry: poll.registry().try_clone()?,
             clock,
@@ -187,6 +191,8 @@ impl RunningNode {
             ready: VecDeque::new(),
             habits: Habits::default(),
             lock,
+            turn_began: clock.now(),
+            latency: Arc::clone(&latency),
             starting: Some(starting),
         });
         shell::start(&desk, shell, Box::new(Duty::new(poll)))?;
@@ -194,12 +200,18 @@ impl RunningNode {
         if started.recv_timeout(LEADER_PATIENCE) == Err(RecvTimeoutError::Timeout) {
             log::warn!("this node does not lead yet, though nobody else votes");
         }
-        Ok(Self { desk, dials, disk: Mutex::new(Some(disk_thread)) })
+        Ok(Self { desk, dials, latency, disk: Mutex::new(Some(disk_thread)) })
     }
 
     /// Moves the node to another failure domain, which whoever describes it is told from now on.
     pub fn set_failure_domain(&self, code: u64) {
         self.desk.mailbox.post(Message::FailureDomain(code));
+    }
+
+    /// How long the turns of the loop took since the start.
+    #[must_use]
+    pub fn loop_latency(&self) -> Latencies {
+        self.latency.read()
     }
 
     /// Stops serving, finishes the files and waits for the threads. 0, or 1 when a thread had failed.
@@ -218,6 +230,7 @@ impl RunningNode {
             failed |= thread.join().is_err();
         }
         self.dials.stop(DIAL_PATIENCE);
+        log::info!("the loop: {}", self.latency.read());
         i32::from(failed)
     }
 }

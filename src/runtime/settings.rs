@@ -5,12 +5,15 @@
 //! | `LIBDQLITE_SQLITE_THREADS` | `auto`, `keep`, `lock`, `free` | `auto` |
 //! | `LIBDQLITE_WRITER_PATIENCE_MS` | milliseconds a writer waits when the program set no busy timeout | 10000 |
 //! | `LIBDQLITE_SLOT_IDLE_MS` | milliseconds a transaction may idle on the writer slot while others wait; 0: for ever | 60000 |
+//! | `LIBDQLITE_READER_AGE_MS` | milliseconds a reader may stay on an old version whatever that keeps in memory | 60000 |
+//! | `LIBDQLITE_READER_OLD_MIB` | MiB of replaced pages per database that older readers may keep; beyond they are interrupted | 64 |
 //! | `LIBDQLITE_SQL_WORKERS` | threads that run SQL while statements are short, 1 to 64 | 2 |
 //! | `LIBDQLITE_SERVER_REFRESH_MS` | milliseconds from one refresh of a server's list of servers to the next | 30000 |
 
 use std::time::Duration;
 
 use crate::base::limits;
+use crate::node::readers::ReaderLimits;
 use crate::sqlite::threads;
 
 /// The settings of one node.
@@ -22,6 +25,8 @@ pub struct Settings {
     pub writer_patience: Duration,
     /// How long a transaction may idle on the writer slot while others wait.
     pub slot_idle: Option<Duration>,
+    /// What readers of old versions may keep in memory.
+    pub readers: ReaderLimits,
     /// Threads that run SQL while statements are short.
     pub sql_workers: usize,
     /// From one refresh of a managed server's list of servers to the next.
@@ -34,6 +39,7 @@ impl Default for Settings {
             sqlite_threads: threads::Setting::Auto,
             writer_patience: limits::WRITER_PATIENCE,
             slot_idle: Some(limits::SLOT_IDLE_MAX),
+            readers: ReaderLimits::default(),
             sql_workers: 2,
             server_refresh: Duration::from_secs(30),
         }
@@ -57,6 +63,12 @@ impl Settings {
         }
         if let Some(ms) = number(&lookup, "LIBDQLITE_SLOT_IDLE_MS", 0, 86_400_000)? {
             settings.slot_idle = (ms > 0).then(|| Duration::from_millis(ms));
+        }
+        if let Some(ms) = number(&lookup, "LIBDQLITE_READER_AGE_MS", 100, 86_400_000)? {
+            settings.readers.age = Duration::from_millis(ms);
+        }
+        if let Some(mib) = number(&lookup, "LIBDQLITE_READER_OLD_MIB", 1, 1 << 20)? {
+            settings.readers.bytes = mib << 20;
         }
         if let Some(count) = number(&lookup, "LIBDQLITE_SQL_WORKERS", 1, 64)? {
             settings.sql_workers = usize::try_from(count).unwrap_or(1);

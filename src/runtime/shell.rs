@@ -15,6 +15,7 @@ use mio::Registry;
 use super::clock::{self, Clock};
 use super::disk::{DiskDone, DiskWork};
 use super::habits::Habits;
+use super::latency::Latency;
 use super::mailbox::{Inbox, Mailbox};
 use super::net::Acceptor;
 use super::peers::Peers;
@@ -112,6 +113,10 @@ pub struct Shell {
     pub habits: Habits,
     /// The directory is this node's until its last file is closed.
     pub lock: Arc<DirectoryLock>,
+    /// When the loop was last told of events.
+    pub turn_began: Time,
+    /// How long its turns took.
+    pub latency: Arc<Latency>,
     /// Dropped once clients find a leader, if nothing but this node is needed for that: `start` waits for it.
     pub starting: Option<Sender<Infallible>>,
 }

@@ -181,8 +181,8 @@ pub enum Reply {
         /// The connection's last count of changed rows.
         rows_affected: u64,
     },
-    /// Encoded rows messages with the part marker; several at once, up to
-    /// `limits::CLIENT_OUT_BUFFER_BYTES_MAX` bytes in all, save a wake-up for each.
+    /// Encoded rows messages with the part marker; several at once, a little more than
+    /// `limits::ROWS_BATCH_BYTES` in all, save a wake-up for each.
     RowsPart(Vec<u8>),
     /// Done; nothing to tell.
     Empty,

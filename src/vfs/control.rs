@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::VFS_NAME;
-use crate::pages::{Database, Refusal, View, WriterId};
+use crate::pages::{Database, Pinned, Refusal, Version, View, WriterId};
 
 const NONE: u64 = u64::MAX;
 /// What SQLite is told when it must not see the client's name: it would take it for something special.
@@ -22,7 +22,7 @@ pub struct Control {
     committed_view: AtomicBool,
     silent_repin: AtomicBool,
     holds_slot: AtomicBool,
-    pinned: AtomicU64,
+    pinned: Pinned,
     read: AtomicU64,
     published: AtomicU64,
     refusal: Mutex<Option<Refusal>>,
@@ -33,13 +33,14 @@ impl Control {
     /// it may silently pin again.
     #[must_use]
     pub fn new(database: Arc<Database>, who: WriterId) -> Arc<Self> {
+        let pinned = database.note_pins_of(who);
         Arc::new(Self {
             database,
             who,
             committed_view: AtomicBool::new(true),
             silent_repin: AtomicBool::new(true),
             holds_slot: AtomicBool::new(false),
-            pinned: AtomicU64::new(NONE),
+            pinned,
             read: AtomicU64::new(NONE),
             published: AtomicU64::new(NONE),
             refusal: Mutex::new(None),
@@ -92,7 +93,7 @@ impl Control {
     /// The version that is pinned now: by a statement or transaction that has not ended.
     #[must_use]
     pub fn pinned_seq(&self) -> Option<u64> {
-        some(self.pinned.load(Ordering::Acquire))
+        self.pinned.pin().seq()
     }
 
     /// Why the writer slot or the commit was last refused, told once.
@@ -107,11 +108,19 @@ impl Control {
         self.holds_slot.load(Ordering::Acquire)
     }
 
-    pub(super) fn note_pinned(&self, seq: Option<u64>) {
-        self.pinned.store(seq.unwrap_or(NONE), Ordering::Release);
-        if let Some(seq) = seq {
-            self.read.store(seq, Ordering::Release);
-        }
+    pub(super) fn note_pinned(&self, version: &Arc<Version>) {
+        self.pinned.pin().set(version);
+        self.read.store(version.seq(), Ordering::Release);
+    }
+
+    /// The pages that are read are those of an older version, which this one does not change.
+    pub(super) fn note_renamed(&self, seq: u64) {
+        self.pinned.pin().set_seq(Some(seq));
+        self.read.store(seq, Ordering::Release);
+    }
+
+    pub(super) fn note_unpinned(&self) {
+        self.pinned.pin().set_seq(None);
     }
 
     pub(super) fn note_published(&self, seq: u64) {
@@ -135,6 +144,12 @@ impl Control {
             || name.get(..5).is_some_and(|head| head.eq_ignore_ascii_case(b"file:"))
             || name.len() > NAME_BYTES_MAX;
         if special { ALIAS.to_owned() } else { CString::new(name).unwrap_or_else(|_| ALIAS.to_owned()) }
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.database.forget_pins_of(&self.pinned);
     }
 }
 

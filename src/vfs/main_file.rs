@@ -108,7 +108,7 @@ impl MainFile {
         }
         if self.pin.is_none() {
             let pin = self.control.database().pin(self.control.view());
-            self.control.note_pinned(Some(pin.seq()));
+            self.control.note_pinned(&pin);
             self.pin = Some(pin);
             self.lock = Lock::Shared;
         }
@@ -128,7 +128,7 @@ impl MainFile {
             if has_equal_header(pin, &head) {
                 outcome = database.reserve(who, &head);
                 if outcome.is_ok() {
-                    self.control.note_pinned(Some(head.seq()));
+                    self.control.note_pinned(&head);
                     self.pin = Some(head);
                 }
             }
@@ -172,7 +172,7 @@ impl MainFile {
             self.pin = None;
             self.kept.clear();
             (self.lent, self.fetched) = (0, false);
-            self.control.note_pinned(None);
+            self.control.note_unpinned();
         }
         self.lock = level;
     }
@@ -333,7 +333,7 @@ impl MainFile {
             // The pin stays: SQLite's cache holds the old content until the lock is given up.
             let version = database.publish_delete(who, pin);
             self.control.note_published(version.seq());
-            self.control.note_pinned(Some(version.seq()));
+            self.control.note_renamed(version.seq());
             (self.deletes, self.writes, self.spoil) = (false, None, true);
             return;
         }
@@ -350,7 +350,7 @@ impl MainFile {
         self.spoil |= written != Some(version.counter());
         self.counter_seen = self.counter_seen.max(version.full_counter());
         self.control.note_published(version.seq());
-        self.control.note_pinned(Some(version.seq()));
+        self.control.note_pinned(&version);
         self.pin = Some(version);
     }
 

@@ -12,6 +12,7 @@ mod extension;
 mod interrupts;
 mod members;
 mod pragmas;
+mod readers;
 mod restart;
 mod statements;
 mod transactions;

@@ -104,6 +104,7 @@ impl SqlConn {
         let _guard = threads::enter();
         self.drop_job();
         (self.published, self.read) = (None, None);
+        let mut rolled_back = false;
         let turn = match request {
             // SQLite forgets an interrupt that comes before the first step.
             SqlRequest::Client(sql) if self.conn.is_interrupted() && !matches!(sql, Sql::Finalize { .. }) => {
@@ -112,11 +113,15 @@ impl SqlConn {
             SqlRequest::Client(sql) => self.begin(sql),
             SqlRequest::Abandon => Turn::Silent,
             SqlRequest::Rollback => {
+                rolled_back = self.conn.in_transaction();
                 self.roll_back();
                 Turn::Silent
             }
         };
-        self.progress(turn)
+        match self.progress(turn) {
+            Progress::Done(outcome) => Progress::Done(Outcome { rolled_back, ..outcome }),
+            other => other,
+        }
     }
 
     /// Goes on with the request in hand: its rows were written, or the writer slot is free for it.
@@ -172,6 +177,7 @@ impl SqlConn {
             published: self.published,
             read_seq: self.read,
             holds_slot: self.control.holds_slot(),
+            rolled_back: false,
             prepared_writes,
         })
     }

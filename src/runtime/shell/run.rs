@@ -88,6 +88,7 @@ fn work(desk: &Desk, mut duty: Option<(Box<Shell>, Box<Duty>)>) {
 fn serve(desk: &Desk, mut shell: Box<Shell>, mut duty: Box<Duty>) -> End {
     let slot = &*desk.slot;
     let _closed_on_panic = CloseOnPanic(slot);
+    let clock = shell.clock;
     if !slot.has_standby()
         && let Err(error) = recruit(desk, None)
     {
@@ -108,10 +109,13 @@ fn serve(desk: &Desk, mut shell: Box<Shell>, mut duty: Box<Duty>) -> End {
             return End::Stopped;
         }
         let timeout = shell.doze();
+        shell.latency.record(clock.now().since(shell.turn_began));
         slot.park(shell);
         let polled = duty.poll.poll(&mut duty.events, timeout);
+        let turn_began = clock.now();
         let Some(taken) = slot.take() else { return End::Stopped };
         shell = taken;
+        shell.turn_began = turn_began;
         shell.inbox.rouse();
         if let Err(error) = polled
             && error.kind() != io::ErrorKind::Interrupted
