@@ -68,6 +68,10 @@ pub const INLINE_PER_TURN_MAX: usize = 64;
 /// Threads of the loop that are still in statements which it left behind; with more, all statements go to workers.
 pub const OVERTAKEN_MAX: usize = 64;
 
+/// Servers whose address for answers is remembered, whatever ids connect; with more it is learnt anew from each
+/// message.
+pub const CALLERS_MAX: usize = 1024;
+
 /// How long a server waits before it tries again to write to a disk that was full.
 pub const DISK_SPACE_RETRY: Duration = Duration::from_secs(1);
 

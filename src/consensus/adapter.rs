@@ -1,23 +1,24 @@
 //! [`Consensus`]: start, calls into raft-rs, proposals and messages, application and compaction.
 
 use std::any::Any;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use raft::eraftpb::{HardState, Message, MessageType};
+use raft::eraftpb::HardState;
 use raft::{RawNode, StateRole};
 use slog::Logger;
 
 use super::changes::Transfer;
 use super::clock::PinnedTimeout;
+use super::leadership::Leadership;
 use super::log_view::{LogView, handle};
 use super::membership::{Ownership, Promotion, RaftMembers, is_only_voter, is_voter};
 use super::ready::Persistence;
 use super::shortage::Shortage;
 use super::start::{conf_state, configurations, hard_state, is_bootstrap, raft_config};
 use super::{Config, Effect, Refused, Restored, SnapshotMeta, logger};
-use crate::base::{Entry, EntryKind, Index, NodeId, Payload, Term, Time, limits};
+use crate::base::{EntryKind, Index, NodeId, Payload, Term, Time, limits};
 
 /// The role that was announced last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,12 @@ pub struct Consensus {
     pub(super) applied: Index,
     pub(super) announced: Standing,
     pub(super) shortage: Option<Shortage>,
+    /// While raft-rs leads.
+    pub(super) leadership: Option<Leadership>,
+    /// Where servers that connected want their answers.
+    pub(super) callers: BTreeMap<NodeId, String>,
+    /// The term in which another server took over leadership without raising it.
+    pub(super) taken_over: Option<Term>,
     /// On a bootstrap start: the entry that stands in the log already, in place of raft-rs's first.
     pub(super) bootstrap_entry: Option<(Index, Term)>,
 }
@@ -103,6 +110,9 @@ impl Consensus {
             applied,
             announced: Standing::Follower(term, None),
             shortage: None,
+            leadership: None,
+            callers: BTreeMap::new(),
+            taken_over: None,
             bootstrap_entry,
         };
         consensus.launch(log, hard_state)?;
@@ -145,6 +155,7 @@ impl Consensus {
         match catch_unwind(AssertUnwindSafe(|| call(raw))) {
             Ok(value) => {
                 self.pin.set(raw);
+                Leadership::follow(&mut self.leadership, raw);
                 Some(value)
             }
             Err(panic) => {
@@ -214,28 +225,6 @@ impl Consensus {
             }
         });
         appended.ok_or(Refused::Unavailable)?.ok_or(Refused::NotLeader)
-    }
-
-    /// A message of a peer as raft-rs wants it, with the payloads of the entries it carries. The caller has
-    /// filtered and translated it, and checked that configurations among the payloads can be decoded.
-    pub fn step(&mut self, message: Message, payloads: Vec<Entry>) {
-        if message.get_msg_type() == MessageType::MsgTimeoutNow && !self.is_settled() {
-            return;
-        }
-        self.call("step", |raw| {
-            for entry in payloads {
-                raw.mut_store().stage(entry.index, entry.term, entry.kind, entry.payload);
-            }
-            // Answers of servers that are no members any more, and the like.
-            if let Err(error) = raw.step(message) {
-                log::debug!("message ignored: {error}");
-            }
-            if raw.raft.raft_log.unstable_entries().is_empty() {
-                raw.mut_store().clear_staged();
-            }
-        });
-        self.handle_other_leader();
-        self.check_promotion();
     }
 
     /// Everything up to `index` is applied.

@@ -32,21 +32,25 @@
 //!
 //! # What is not here
 //!
-//! Bytes of peers: their messages come in as raft-rs messages through [`Consensus::step`], payloads beside
-//! them, and go out in [`Effect::Send`] as raft-rs made them. Snapshots from and for peers.
+//! Bytes of peers: their messages come in decoded through [`Consensus::handle_peer`] and go out in
+//! [`Effect::Send`]. Snapshots from and for peers.
 
 mod adapter;
 mod changes;
 mod clock;
+mod inbound;
+mod leadership;
 mod log_view;
 mod logger;
 pub mod membership;
+mod outbound;
 mod ready;
 mod shortage;
 mod start;
 mod status;
 #[cfg(test)]
 mod tests;
+mod votes;
 
 use std::time::Duration;
 
@@ -55,6 +59,7 @@ pub use changes::{Change, Started};
 
 use crate::base::{Entry, Index, NodeId, Term};
 use crate::codec::membership::Configuration;
+use crate::codec::peer::Message;
 
 /// What does not change while the node runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,10 +125,6 @@ pub enum Refused {
     OutOfSpace,
 }
 
-/// A message to a peer, as raft-rs made it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PeerMessage(pub Box<raft::eraftpb::Message>);
-
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
@@ -148,10 +149,10 @@ pub enum Effect {
     Send {
         /// The peer.
         to: NodeId,
-        /// Its address in the configuration; empty when it is not in it.
+        /// Where it is: its address in the configuration or, of an answer, the one it gave when it connected.
         address: String,
         /// What to send.
-        message: PeerMessage,
+        message: Message,
     },
     /// This server leads `term`. Coming after another such effect, or after [`Effect::OutOfSpace`], it says
     /// that proposals are accepted again.

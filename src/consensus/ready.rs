@@ -11,10 +11,11 @@ use std::collections::VecDeque;
 use raft::StateRole;
 use raft::eraftpb::{Entry as RaftEntry, Message};
 
+use super::Effect;
 use super::adapter::{Consensus, Standing};
 use super::log_view::Appended;
 use super::membership::Placed;
-use super::{Effect, PeerMessage};
+use super::outbound::Outgoing;
 use crate::base::{Entry, EntryKind, Index, NodeId, Term};
 use crate::codec::membership::Configuration;
 
@@ -26,7 +27,7 @@ struct Outstanding {
     /// raft-rs's number of the Ready; 0 when it knows nothing of this work.
     number: u64,
     /// Leave when the work is done.
-    messages: Vec<Message>,
+    messages: Vec<Outgoing>,
     /// Configurations that a follower takes over when the work is done.
     changes: Vec<(Term, Placed)>,
     /// The first index that is written or cut off.
@@ -162,6 +163,7 @@ impl Consensus {
     }
 
     fn take_effects(&mut self, taken: Taken) {
+        let messages = self.translate(taken.messages);
         let Appended { truncated_from, mut entries } = taken.appended;
         if let Some(from) = truncated_from
             && self.membership.handle_truncated(from)
@@ -178,7 +180,7 @@ impl Consensus {
         let metadata = (self.persistence.metadata != Some(taken.vote)).then_some(taken.vote);
         // A vote that is not known to be stored is stored again before anything leaves, not at once.
         let unknown = self.persistence.metadata.is_none();
-        let metadata = metadata.filter(|_| !unknown || !taken.messages.is_empty() || !entries.is_empty());
+        let metadata = metadata.filter(|_| !unknown || !messages.is_empty() || !entries.is_empty());
         let changes = match taken.leads {
             true => Vec::new(),
             false => entries.iter().filter_map(|entry| self.decode_change(entry)).collect(),
@@ -191,9 +193,9 @@ impl Consensus {
             ..Outstanding::default()
         };
         if taken.leads && metadata.is_none() && !self.persistence.stores_metadata() {
-            self.send(taken.messages);
+            self.send(messages);
         } else {
-            work.messages = taken.messages;
+            work.messages = messages;
         }
         if metadata.is_some() || !entries.is_empty() || truncated_from.is_some() {
             let lost_from = self.persistence.lost_from.take();
@@ -276,15 +278,6 @@ impl Consensus {
         }
         self.send(work.messages);
         self.call("persisted", |raw| raw.on_persist_ready(work.number));
-    }
-
-    fn send(&mut self, messages: Vec<Message>) {
-        for message in messages {
-            let to = NodeId(message.to);
-            let server = self.membership.in_force().configuration.get(to);
-            let address = server.map(|server| server.address.clone()).unwrap_or_default();
-            self.effects.push_back(Effect::Send { to, address, message: PeerMessage(Box::new(message)) });
-        }
     }
 
     /// The configuration in an entry that holds one. What cannot be decoded ends this server's part.

@@ -7,3 +7,4 @@ mod peers;
 mod random;
 mod room;
 mod single;
+mod wire;

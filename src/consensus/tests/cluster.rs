@@ -1,22 +1,20 @@
-//! Several servers that exchange raft-rs's own messages, payloads beside them.
+//! Several servers that exchange messages.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use raft::eraftpb::MessageType;
-
 use super::harness::*;
-use crate::base::{Entry, Index, NodeId, Prng, Role, Term};
+use crate::base::{Index, NodeId, Prng, Role};
 use crate::codec::membership::Configuration;
+use crate::codec::peer::{Message, TimeoutNow};
 use crate::consensus::membership::Refusal;
-use crate::consensus::{Change, Effect, PeerMessage, Started};
+use crate::consensus::{Change, Effect, Started};
 
-/// A message on its way, with the payloads that the sender's log had for its entries.
+/// A message on its way.
 pub(super) struct Packet {
     pub(super) from: u64,
     pub(super) to: u64,
-    message: PeerMessage,
-    payloads: Vec<Entry>,
+    pub(super) message: Message,
 }
 
 pub(super) struct Cluster {
@@ -38,30 +36,19 @@ impl Cluster {
 
     /// Puts what the servers want to send on the wire.
     pub(super) fn collect(&mut self) {
-        for node in &mut self.nodes {
+        for (from, node) in (1..).zip(&mut self.nodes) {
             node.poll();
-            for (to, message) in std::mem::take(&mut node.sent) {
-                let log = node.consensus.raw.as_ref().unwrap().store();
-                let entries = message.0.entries.iter();
-                let payloads = entries.filter_map(|entry| {
-                    log.entry(Index(entry.index)).filter(|found| found.term == Term(entry.term))
-                });
-                let payloads: Vec<Entry> = payloads.collect();
-                // Overwritten in the meantime: as good as lost on the way.
-                if payloads.len() == message.0.entries.len() {
-                    let from = message.0.from;
-                    self.wire.push_back(Packet { from, to: to.0, message, payloads });
-                }
+            for (to, message) in node.take_sent() {
+                self.wire.push_back(Packet { from, to: to.0, message });
             }
         }
     }
 
     pub(super) fn deliver(&mut self, packet: Packet) {
-        let Packet { from, to, message, payloads } = packet;
+        let Packet { from, to, message } = packet;
         let known = usize::try_from(to).unwrap() <= self.nodes.len();
         if known && !self.cut.contains(&from) && !self.cut.contains(&to) {
-            self.node(to).consensus.step(*message.0, payloads);
-            self.node(to).poll();
+            self.node(to).receive(from, message);
         }
     }
 
@@ -92,7 +79,7 @@ impl Cluster {
         leaders.max_by_key(|(_, node)| node.consensus.term()).map(|(id, _)| id)
     }
 
-    fn elect(&mut self) -> u64 {
+    pub(super) fn elect(&mut self) -> u64 {
         for _ in 0..10 {
             self.wait(ELECTION);
             if let Some(leader) = self.leader().filter(|leader| !self.cut.contains(leader)) {
@@ -136,8 +123,9 @@ fn a_leaders_messages_leave_before_its_own_entries_are_durable() {
     cluster.node(leader).propose(7);
     let node = cluster.node(leader);
     assert_eq!(node.queue.len(), 1);
-    let sent = node.sent.iter().filter(|(_, message)| message.0.entries.len() == 1).count();
-    assert_eq!(sent, 2);
+    let with_entry =
+        |message: &Message| matches!(message, Message::AppendEntries(it) if it.entries.len() == 1);
+    assert_eq!(node.sent.iter().filter(|(_, message)| with_entry(message)).count(), 2);
 }
 
 #[test]
@@ -236,8 +224,10 @@ fn leadership_is_transferred_and_nothing_is_proposed_meanwhile() {
     let refused = cluster.node(leader).consensus.propose(crate::base::EntryKind::Command, bytes(1));
     assert_eq!(refused, Err(crate::consensus::Refused::NotLeader));
     assert_eq!(cluster.node(leader).consensus.transfer(NodeId(0)), Err(Refusal::NotLeader));
-    let asked = &cluster.node(leader).sent[0].1.0;
-    assert_eq!(asked.get_msg_type(), MessageType::MsgTimeoutNow);
+    let (last_index, term) =
+        (cluster.node(leader).consensus.last_index(), cluster.node(leader).consensus.term());
+    let asked = Message::TimeoutNow(TimeoutNow { term, last_index, last_term: term });
+    assert_eq!(cluster.node(leader).sent, [(NodeId(target), asked)]);
     cluster.wait(HEARTBEAT);
     assert_eq!(cluster.leader(), Some(target));
     let news = cluster.node(leader).take_news();

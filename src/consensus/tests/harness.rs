@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::base::{Entry, EntryKind, Index, NodeId, Payload, Role, Term, Time};
 use crate::codec::membership::{Configuration, Server};
-use crate::consensus::{Config, Consensus, Effect, PeerMessage, Restored, SnapshotMeta};
+use crate::codec::peer::{AppendEntries, Message};
+use crate::consensus::{Config, Consensus, Effect, Restored, SnapshotMeta};
 
 pub(super) const HEARTBEAT: Duration = Duration::from_millis(500);
 pub(super) const ELECTION: Duration = Duration::from_millis(3000);
@@ -39,6 +40,17 @@ pub(super) fn entry(index: u64, term: u64, kind: EntryKind, payload: Payload) ->
 
 pub(super) fn change(index: u64, term: u64, configuration: &Configuration) -> Entry {
     entry(index, term, EntryKind::Change, Payload::from_bytes(&configuration.encode()))
+}
+
+/// An append of a leader of `term` after the entry at `prev`.
+pub(super) fn append(term: u64, prev: (u64, u64), commit: u64, entries: &[Entry]) -> Message {
+    Message::AppendEntries(AppendEntries {
+        term: Term(term),
+        prev_index: Index(prev.0),
+        prev_term: Term(prev.1),
+        commit: Index(commit),
+        entries: entries.to_vec(),
+    })
 }
 
 /// What a data directory would hold.
@@ -116,7 +128,7 @@ pub(super) struct Node {
     pub(super) stored: Stored,
     pub(super) queue: VecDeque<Work>,
     pub(super) applied: Vec<Entry>,
-    pub(super) sent: Vec<(NodeId, PeerMessage)>,
+    pub(super) sent: Vec<(NodeId, Message)>,
     /// Role changes, ends of promotions and transfers, shortages.
     pub(super) news: Vec<Effect>,
     pub(super) now: Time,
@@ -180,6 +192,16 @@ impl Node {
                 other => self.news.push(other),
             }
         }
+    }
+
+    /// A message of server `from`.
+    pub(super) fn receive(&mut self, from: u64, message: Message) {
+        self.consensus.handle_peer(NodeId(from), &format!("node-{from}"), message, self.now);
+        self.poll();
+    }
+
+    pub(super) fn take_sent(&mut self) -> Vec<(NodeId, Message)> {
+        std::mem::take(&mut self.sent)
     }
 
     /// The disk does the oldest work.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::harness::*;
 use crate::base::{EntryKind, Index, NodeId, Role, Term};
+use crate::codec::peer::{Message, RequestVote};
 use crate::consensus::membership::Refusal;
 use crate::consensus::{Change, Effect, Refused, Started};
 
@@ -186,10 +187,16 @@ fn one_of_three_voters_follows_until_its_time_is_up_and_then_only_asks() {
     node.wait(ELECTION - Duration::from_millis(100));
     assert_eq!(node.sent, []);
     node.wait(ELECTION + Duration::from_millis(100));
-    let asked: Vec<_> = node.sent.iter().map(|(to, message)| (to.0, message.0.get_msg_type())).collect();
-    let pre_vote = raft::eraftpb::MessageType::MsgRequestPreVote;
-    assert_eq!(asked[..2], [(1, pre_vote), (3, pre_vote)]);
-    assert_eq!((node.sent[0].1.0.term, node.sent[0].1.0.index, node.sent[0].1.0.log_term), (5, 1, 1));
+    let asks = RequestVote {
+        term: Term(5),
+        candidate: NodeId(2),
+        last_index: Index(1),
+        last_term: Term(1),
+        disrupt_leader: false,
+        pre_vote: true,
+    };
+    let asks = Message::RequestVote(asks);
+    assert_eq!(node.sent[..2], [(NodeId(1), asks.clone()), (NodeId(3), asks)]);
     assert_eq!((node.consensus.term(), node.queue.len()), (Term(4), 0));
     assert_eq!(node.consensus.leader(), None);
 }

@@ -2,6 +2,7 @@
 
 use super::harness::*;
 use crate::base::{EntryKind, Index, NodeId, Payload, Term, Time, limits};
+use crate::codec::peer::Message;
 use crate::consensus::{Change, Consensus, Effect, Refused, Restored, SnapshotMeta};
 
 #[test]
@@ -180,7 +181,8 @@ fn a_term_below_the_logs_is_raised_and_stored_before_anything_else() {
     node.persist_all();
     node.wait(3 * ELECTION);
     assert!(!node.sent.is_empty());
-    assert_eq!(node.sent[0].1.0.term, 10);
+    let Message::RequestVote(asked) = &node.sent[0].1 else { panic!("{:?}", node.sent) };
+    assert_eq!(asked.term, Term(10));
 }
 
 #[test]

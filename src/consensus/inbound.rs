@@ -1,0 +1,296 @@
+//! Messages of peers, filtered and translated for raft-rs.
+//!
+//! Who sent one is known from its connection. What raft-rs would answer in another way than the C library, or
+//! not at all, is answered here; such answers go through raft-rs's own queue, so that they leave in order and
+//! never before the term that they carry is durable. Elections are in `votes`.
+
+use raft::StateRole;
+use raft::eraftpb::{Message as RaftMessage, MessageType};
+
+use super::adapter::Consensus;
+use super::log_view::handle;
+use super::membership::is_only_voter;
+use crate::base::{Entry, EntryKind, Index, NodeId, Term, Time, limits};
+use crate::codec::membership::Configuration;
+use crate::codec::peer::{AppendEntries, AppendResult, Message, TimeoutNow};
+
+/// Refused indexes from here on are no indexes: no log is that long.
+pub(super) const LABELS_FROM: u64 = 1 << 62;
+
+/// A message for raft-rs.
+pub(super) fn raft_message(kind: MessageType, from: NodeId, to: NodeId, term: Term) -> RaftMessage {
+    let mut message = RaftMessage { from: from.0, to: to.0, term: term.0, ..RaftMessage::default() };
+    message.set_msg_type(kind);
+    message
+}
+
+impl Consensus {
+    /// A peer that calls itself `from`, at `from_address`, sent this.
+    pub fn handle_peer(&mut self, from: NodeId, from_address: &str, message: Message, now: Time) {
+        self.now = self.now.max(now);
+        if self.raw.is_none() || from == NodeId(0) || from == self.config.id {
+            return;
+        }
+        self.note_caller(from, from_address);
+        match message {
+            Message::AppendEntries(append) => self.handle_append(from, append),
+            Message::AppendResult(result) => self.handle_append_result(from, result),
+            Message::RequestVote(request) => self.handle_vote_request(from, request),
+            Message::VoteResult(result) => self.handle_vote_result(from, result),
+            Message::TimeoutNow(request) => self.handle_timeout_now(from, request),
+            Message::InstallSnapshot(_) => log::warn!("a snapshot of {from} came without its data"),
+        }
+        self.handle_other_leader();
+        self.check_promotion();
+    }
+
+    /// Remembers where this peer wants its answers.
+    fn note_caller(&mut self, from: NodeId, address: &str) {
+        if self.callers.get(&from).is_some_and(|known| known == address) {
+            return;
+        }
+        if self.callers.len() >= limits::CALLERS_MAX {
+            self.callers.clear();
+        }
+        self.callers.insert(from, address.to_owned());
+    }
+
+    /// Passes a message to raft-rs.
+    pub(super) fn step(&mut self, message: RaftMessage) {
+        self.call("step", |raw| {
+            // Answers of servers that are no members any more, and the like.
+            if let Err(error) = raw.step(message) {
+                log::debug!("message ignored: {error}");
+            }
+        });
+    }
+
+    /// Sends an answer that raft-rs knows nothing of.
+    pub(super) fn answer(&mut self, message: RaftMessage) {
+        self.call("answer", |raw| raw.raft.msgs.push(message));
+    }
+
+    fn refuse_append(&mut self, to: NodeId, rejected: u64) {
+        let term = self.term();
+        let mut message = raft_message(MessageType::MsgAppendResponse, self.config.id, to, term);
+        message.index = rejected;
+        message.reject = true;
+        message.reject_hint = self.last_index().0;
+        self.answer(message);
+    }
+
+    fn handle_append(&mut self, from: NodeId, append: AppendEntries) {
+        if append.term < self.term() || append.term == Term(0) {
+            self.refuse_append(from, append.prev_index.0);
+            return;
+        }
+        if let Err(text) = check_append(&append) {
+            log::error!("append of {from} refused: {text}");
+            return;
+        }
+        if !self.accepts_leader(from, append.term) {
+            log::warn!("append of {from} ignored: another server leads term {}", append.term);
+            return;
+        }
+        if let Err(text) = self.check_overlap(&append) {
+            self.fail(&text);
+            return;
+        }
+        if !self.may_search(&append) {
+            self.follow(from, append.term);
+            self.refuse_append(from, append.prev_index.0);
+            return;
+        }
+        let mut message = raft_message(MessageType::MsgAppend, from, self.config.id, append.term);
+        message.index = append.prev_index.0;
+        message.log_term = append.prev_term.0;
+        message.commit = append.commit.0;
+        for entry in &append.entries {
+            let (context, data) = handle(entry.kind, entry.payload.len() as u64);
+            let (index, term) = (entry.index.0, entry.term.0);
+            message.entries.push(raft::eraftpb::Entry { index, term, context, data, ..Default::default() });
+        }
+        self.call("append", |raw| {
+            for entry in append.entries {
+                raw.mut_store().stage(entry.index, entry.term, entry.kind, entry.payload);
+            }
+            if let Err(error) = raw.step(message) {
+                log::debug!("append ignored: {error}");
+            }
+            if raw.raft.raft_log.unstable_entries().is_empty() {
+                raw.mut_store().clear_staged();
+            }
+        });
+    }
+
+    /// Whether `from` may lead `term` as far as is known here. A term has two leaders only when the first took its
+    /// own vote away and left a single other voter, which in the C library leads without raising the term.
+    fn accepts_leader(&mut self, from: NodeId, term: Term) -> bool {
+        let Some(raw) = &self.raw else { return false };
+        let (known, current) = (raw.raft.leader_id, Term(raw.raft.term));
+        if term > current || known == 0 || known == from.0 {
+            return true;
+        }
+        // The only voter: so this server is none.
+        if !is_only_voter(self.configuration(), from) {
+            return false;
+        }
+        self.taken_over = Some(term);
+        self.follow(from, term);
+        true
+    }
+
+    /// Where a second leader writes in the term of the first, one name may stand for two entries. raft-rs would not
+    /// notice, and nothing can repair it.
+    fn check_overlap(&self, append: &AppendEntries) -> Result<(), String> {
+        let Some(raw) = self.raw.as_ref().filter(|_| self.taken_over == Some(append.term)) else {
+            return Ok(());
+        };
+        for entry in append.entries.iter().filter(|entry| entry.index.0 > raw.raft.raft_log.committed) {
+            let known = raw.store().entry(entry.index).filter(|known| known.term == entry.term);
+            if known.is_some_and(|known| !same_content(&known, entry)) {
+                return Err(format!(
+                    "two leaders of term {} made entry {} differently: this server has to leave the cluster and \
+                     come back with an empty directory",
+                    entry.term, entry.index
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether raft-rs may look for the place where this log and the leader's part: the search must end above
+    /// what is committed, since what lies before may be compacted away.
+    fn may_search(&self, append: &AppendEntries) -> bool {
+        let Some(raw) = &self.raw else { return false };
+        let log = &raw.raft.raft_log;
+        let term = |index| Term(log.term(index).unwrap_or_default());
+        append.prev_index.0 <= log.committed
+            || term(append.prev_index.0) == append.prev_term
+            || append.prev_term >= term(log.committed)
+    }
+
+    /// Takes `from` for the leader of `term`, as after an append.
+    pub(super) fn follow(&mut self, from: NodeId, term: Term) {
+        self.call("follow", |raw| {
+            let raft = &mut raw.raft;
+            let follows = raft.term == term.0 && raft.state == StateRole::Follower;
+            if !follows || raft.leader_id != from.0 {
+                raft.become_follower(term.0, from.0);
+            }
+            raft.election_elapsed = 0;
+        });
+    }
+
+    fn handle_append_result(&mut self, from: NodeId, result: AppendResult) {
+        let Some(raw) = &self.raw else { return };
+        let me = self.config.id;
+        if raw.raft.state != StateRole::Leader || result.term < self.term() {
+            return;
+        }
+        if result.term > self.term() {
+            self.step(raft_message(MessageType::MsgAppendResponse, from, me, result.term));
+            return;
+        }
+        let (Some(progress), Some(leadership)) = (raw.raft.prs().get(from.0), &mut self.leadership) else {
+            return;
+        };
+        // Nothing that was sent in this term can have been answered yet.
+        let Some(sent_to) = leadership.peer(from).sent_to else { return };
+        let mut message = raft_message(MessageType::MsgAppendResponse, from, me, result.term);
+        let matched = progress.matched;
+        let stepped = if result.rejected >= LABELS_FROM {
+            None
+        } else if result.rejected > 0 {
+            message.index = result.rejected;
+            message.reject = true;
+            message.reject_hint = result.last_index.0.max(matched);
+            // raft-rs would go back behind what is known to be stored.
+            (result.rejected > matched).then_some(message)
+        } else {
+            let last = Index(raw.raft.raft_log.last_index());
+            message.index = result.last_index.min(last).min(sent_to).0;
+            Some(message)
+        };
+        match stepped {
+            Some(message) => self.step(message),
+            None => self.note_active(from),
+        }
+        self.release_heartbeat(from, result.term);
+    }
+
+    /// The peer was heard from.
+    fn note_active(&mut self, id: NodeId) {
+        self.call("active", |raw| {
+            if let Some(progress) = raw.raft.mut_prs().get_mut(id.0) {
+                progress.recent_active = true;
+            }
+        });
+    }
+
+    /// Tells raft-rs of one answer per heartbeat that was sent. For each answer it would send again, and each
+    /// message is answered.
+    fn release_heartbeat(&mut self, from: NodeId, term: Term) {
+        let due = self.leadership.as_mut().map(|leadership| &mut leadership.peer(from).heartbeat_due);
+        if due.is_some_and(std::mem::take) {
+            self.step(raft_message(MessageType::MsgHeartbeatResponse, from, self.config.id, term));
+        }
+    }
+
+    /// The leader hands over to this server: only if it is as far as the leader was.
+    fn handle_timeout_now(&mut self, from: NodeId, request: TimeoutNow) {
+        let Some(raw) = &self.raw else { return };
+        let raft = &raw.raft;
+        let last = (Index(raft.raft_log.last_index()), Term(raft.raft_log.last_term()));
+        let wanted = raft.state == StateRole::Follower
+            && raft.leader_id == from.0
+            && request.term >= Term(raft.term)
+            && (request.last_index, request.last_term) == last;
+        if wanted && self.is_settled() {
+            self.step(raft_message(MessageType::MsgTimeoutNow, from, self.config.id, request.term));
+        }
+    }
+}
+
+fn same_content(one: &Entry, other: &Entry) -> bool {
+    let decode = |entry: &Entry| Configuration::decode(&entry.payload.contiguous());
+    one.kind == other.kind
+        && match one.kind {
+            EntryKind::Command => one.payload == other.payload,
+            // What pads a configuration, and all of a barrier, is arbitrary.
+            EntryKind::Change => decode(one) == decode(other),
+            EntryKind::Barrier => true,
+        }
+}
+
+/// What no server sends that means well.
+fn check_append(append: &AppendEntries) -> Result<(), String> {
+    if append.prev_index > Index(0) && append.prev_term == Term(0) {
+        return Err(format!("a term expected with index {}, found none", append.prev_index));
+    }
+    let mut expected = append.prev_index;
+    for entry in &append.entries {
+        expected = expected.next();
+        check_entry(entry, expected, append.term)?;
+    }
+    Ok(())
+}
+
+fn check_entry(entry: &Entry, expected: Index, term: Term) -> Result<(), String> {
+    let index = entry.index;
+    if index != expected {
+        return Err(format!("entry {expected} expected, found {index}"));
+    }
+    if entry.term == Term(0) || entry.term > term {
+        return Err(format!("entry {index}: a term between 1 and {term} expected, found {}", entry.term));
+    }
+    let len = entry.payload.len();
+    if len == 0 || !len.is_multiple_of(8) {
+        return Err(format!("entry {index}: a length that is a multiple of 8 expected, found {len}"));
+    }
+    if entry.kind == EntryKind::Change {
+        Configuration::decode(&entry.payload.contiguous())
+            .map_err(|error| format!("entry {index}: {error}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,52 @@
+//! What a leader knows of its peers beyond raft-rs.
+
+use std::collections::BTreeMap;
+
+use raft::{RawNode, StateRole};
+
+use super::log_view::LogView;
+use crate::base::{Index, NodeId, Term};
+
+/// One leadership of this server.
+#[derive(Debug)]
+pub(super) struct Leadership {
+    pub(super) term: Term,
+    /// The first entry of the term. Each append of the term ends there or beyond (rule I1): what a peer stores
+    /// once it has taken one is a part of this leader's log, however far the peer's answer says it reaches.
+    pub(super) first: Index,
+    peers: BTreeMap<NodeId, Peer>,
+}
+
+/// One peer during one leadership.
+#[derive(Debug, Default)]
+pub(super) struct Peer {
+    /// The highest index at which an append of this term ended that was sent to it.
+    pub(super) sent_to: Option<Index>,
+    /// A heartbeat went out whose answer raft-rs has not been told of.
+    pub(super) heartbeat_due: bool,
+}
+
+impl Leadership {
+    /// Follows raft-rs's role, after every single call: on the first one after an election the log ends with
+    /// the entry that begins the term.
+    pub(super) fn follow(known: &mut Option<Self>, raw: &RawNode<LogView>) {
+        let raft = &raw.raft;
+        if raft.state != StateRole::Leader {
+            *known = None;
+        } else if known.as_ref().is_none_or(|known| known.term.0 != raft.term) {
+            let first = Index(raft.raft_log.last_index());
+            *known = Some(Self { term: Term(raft.term), first, peers: BTreeMap::new() });
+        }
+    }
+
+    pub(super) fn peer(&mut self, id: NodeId) -> &mut Peer {
+        self.peers.entry(id).or_default()
+    }
+}
+
+impl Peer {
+    /// An append that ends at `end` is on its way.
+    pub(super) fn note_sent(&mut self, end: Index) {
+        self.sent_to = self.sent_to.max(Some(end));
+    }
+}

@@ -1,0 +1,178 @@
+//! Messages of raft-rs as the peer protocol has them.
+//!
+//! Translated are the messages of a Ready at once, when the log is as they describe it; messages that wait for
+//! the disk wait translated. Requests go to the address in the configuration, answers to the one that the asking
+//! server gave when it connected.
+
+use raft::eraftpb::{Message as RaftMessage, MessageType};
+
+use super::Effect;
+use super::adapter::Consensus;
+use crate::base::{Entry, Index, NodeId, Term};
+use crate::codec::peer::{AppendEntries, AppendResult, Message, RequestVote, TimeoutNow, VoteResult};
+
+/// The mark of raft-rs on votes asked for by a leader that hands over.
+pub(super) const TRANSFER_CONTEXT: &[u8] = b"CampaignTransfer";
+
+/// A message on its way out.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pub(super) to: NodeId,
+    pub(super) message: Message,
+}
+
+/// What became of one message of raft-rs.
+enum Translated {
+    Message(Message),
+    /// Left over from a role that this server has no more, or without a counterpart.
+    Nothing,
+    /// It must not leave; raft-rs has to know that it was lost.
+    Lost,
+}
+
+impl Consensus {
+    /// What raft-rs wants sent, in order per peer.
+    pub(super) fn translate(&mut self, messages: Vec<RaftMessage>) -> Vec<Outgoing> {
+        let mut outgoing = Vec::with_capacity(messages.len());
+        for message in messages {
+            let to = NodeId(message.to);
+            match self.translate_one(message) {
+                Translated::Message(message) => outgoing.push(Outgoing { to, message }),
+                Translated::Nothing => {}
+                Translated::Lost => self.handle_send_failed(to),
+            }
+        }
+        outgoing
+    }
+
+    fn translate_one(&mut self, message: RaftMessage) -> Translated {
+        let term = Term(message.term);
+        let index = Index(message.index);
+        let translated = match message.get_msg_type() {
+            MessageType::MsgAppend => return self.translate_append(message),
+            MessageType::MsgHeartbeat => return self.translate_heartbeat(&message),
+            MessageType::MsgTimeoutNow => return self.translate_timeout_now(term),
+            MessageType::MsgAppendResponse => Message::AppendResult(AppendResult {
+                term,
+                rejected: if message.reject { index.0 } else { 0 },
+                last_index: if message.reject { Index(message.reject_hint) } else { index },
+                features: Some(0),
+            }),
+            kind @ (MessageType::MsgRequestPreVote | MessageType::MsgRequestVote) => {
+                Message::RequestVote(RequestVote {
+                    term,
+                    candidate: self.config.id,
+                    last_index: index,
+                    last_term: Term(message.log_term),
+                    disrupt_leader: message.context == TRANSFER_CONTEXT,
+                    pre_vote: kind == MessageType::MsgRequestPreVote,
+                })
+            }
+            kind @ (MessageType::MsgRequestPreVoteResponse | MessageType::MsgRequestVoteResponse) => {
+                Message::VoteResult(VoteResult {
+                    term,
+                    granted: !message.reject,
+                    pre_vote: Some(kind == MessageType::MsgRequestPreVoteResponse),
+                })
+            }
+            kind => {
+                log::debug!("a message of kind {kind:?} has no counterpart");
+                return Translated::Nothing;
+            }
+        };
+        Translated::Message(translated)
+    }
+
+    fn translate_append(&mut self, message: RaftMessage) -> Translated {
+        let (Some(raw), Some(leadership)) = (&self.raw, &mut self.leadership) else {
+            return Translated::Nothing;
+        };
+        if leadership.term.0 != message.term {
+            return Translated::Nothing;
+        }
+        let log = raw.store();
+        let mut entries: Vec<Entry> = Vec::with_capacity(message.entries.len());
+        for wanted in &message.entries {
+            match log.entry(Index(wanted.index)) {
+                Some(entry) if entry.term.0 == wanted.term => entries.push(entry),
+                _ => return Translated::Lost,
+            }
+        }
+        let prev_index = Index(message.index);
+        let end = entries.last().map_or(prev_index, |entry| entry.index);
+        if end < leadership.first {
+            log::error!(
+                "append to {}: an end at {} at least expected, found {end}",
+                message.to,
+                leadership.first
+            );
+            return Translated::Lost;
+        }
+        leadership.peer(NodeId(message.to)).note_sent(end);
+        Translated::Message(Message::AppendEntries(AppendEntries {
+            term: leadership.term,
+            prev_index,
+            prev_term: Term(message.log_term),
+            commit: Index(message.commit),
+            entries,
+        }))
+    }
+
+    /// An append without entries, after an entry of this term: the last one that the peer is known to have or,
+    /// as long as that is an older one, the last of all.
+    fn translate_heartbeat(&mut self, message: &RaftMessage) -> Translated {
+        let (Some(raw), Some(leadership)) = (&self.raw, &mut self.leadership) else {
+            return Translated::Nothing;
+        };
+        let Some(progress) = raw.raft.prs().get(message.to) else { return Translated::Nothing };
+        if leadership.term.0 != message.term {
+            return Translated::Nothing;
+        }
+        let matched = Index(progress.matched);
+        let last = Index(raw.store().last());
+        let prev_index = if matched >= leadership.first { matched } else { last };
+        let peer = leadership.peer(NodeId(message.to));
+        peer.heartbeat_due = true;
+        peer.note_sent(prev_index);
+        Translated::Message(Message::AppendEntries(AppendEntries {
+            term: leadership.term,
+            prev_index,
+            prev_term: raw.store().term_at(prev_index).unwrap_or_default(),
+            commit: Index(raw.raft.raft_log.committed),
+            entries: Vec::new(),
+        }))
+    }
+
+    /// The receiver compares the end of this log with its own.
+    fn translate_timeout_now(&self, term: Term) -> Translated {
+        let (Some(raw), Some(leadership)) = (&self.raw, &self.leadership) else {
+            return Translated::Nothing;
+        };
+        if leadership.term != term {
+            return Translated::Nothing;
+        }
+        let last_index = Index(raw.store().last());
+        let last_term = raw.store().term_at(last_index).unwrap_or_default();
+        Translated::Message(Message::TimeoutNow(TimeoutNow { term, last_index, last_term }))
+    }
+
+    pub(super) fn send(&mut self, outgoing: Vec<Outgoing>) {
+        for Outgoing { to, message } in outgoing {
+            let address = match message {
+                Message::AppendResult(_) | Message::VoteResult(_) => self.callers.get(&to),
+                _ => None,
+            };
+            let servers = &self.membership.in_force().configuration;
+            let address = address.or_else(|| servers.get(to).map(|server| &server.address));
+            match address.cloned() {
+                Some(address) => self.effects.push_back(Effect::Send { to, address, message }),
+                None => log::debug!("a message to {to} has no address"),
+            }
+        }
+    }
+
+    /// A message to this peer was lost, as far as is known: raft-rs probes what the peer has.
+    pub fn handle_send_failed(&mut self, to: NodeId) {
+        self.call("unreachable", |raw| raw.report_unreachable(to.0));
+    }
+}
