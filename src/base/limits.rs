@@ -127,3 +127,13 @@ pub const READER_AGE_MAX: Duration = Duration::from_secs(60);
 /// Bytes of replaced pages per database that readers older than [`READER_AGE_MAX`] may keep in memory, or a
 /// quarter of the database where that is more; beyond, those that began first are interrupted.
 pub const READER_BYTES_MAX: u64 = 64 << 20;
+
+/// Bytes of a leader's snapshot that have arrived and wait to be stored; with more its connection is not read.
+pub const INTAKE_BYTES_MAX: usize = 4 << 20;
+
+/// How long a peer may take nothing of a snapshot, or not answer to all of it, before it is sent anew: C's.
+pub const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Of the patience with a peer that has all of a snapshot: a second more for each so many bytes, since it has to
+/// write, read and check them.
+pub const SNAPSHOT_INSTALL_BYTES_PER_SECOND: u64 = 4 << 20;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::scheduler::{ConnId, Patience, SlotEffect, WriteQueue};
 use crate::base::Time;
-use crate::pages::{Database, Veto, View, WriterId};
+use crate::pages::{Database, Version, Veto, View, WriterId};
 
 /// The place of a database in the node's list: stable until the next restore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,6 +85,44 @@ impl Databases {
             held: VecDeque::new(),
         });
         slot
+    }
+
+    /// Takes over the state of a leader's snapshot. Connections that are open stay so: they see it from their next
+    /// transaction on, and finish the one they are in on what they saw. A database that is not among `fresh` gets
+    /// empty, as if it had just been opened.
+    ///
+    /// Returns what nobody may need any more: it may be large, and is best dropped elsewhere.
+    pub fn restore(&mut self, fresh: Vec<Arc<Database>>) -> Vec<Arc<Version>> {
+        let mut old = Vec::new();
+        let mut missing: BTreeMap<Vec<u8>, Slot> = self.by_name.clone();
+        for database in fresh {
+            match missing.remove(database.name()) {
+                Some(slot) => old.extend(self.restore_one(slot, database)),
+                None => {
+                    self.insert(database);
+                }
+            }
+        }
+        for (name, slot) in missing {
+            old.extend(self.restore_one(slot, Database::new(&name, self.page_size, self.sqlite_version)));
+        }
+        old
+    }
+
+    fn restore_one(&mut self, slot: Slot, fresh: Arc<Database>) -> Vec<Arc<Version>> {
+        let writable = self.writable;
+        let Some(state) = self.get_mut(slot) else { return Vec::new() };
+        match state.database.restore_from(&fresh) {
+            Ok(old) => old,
+            Err(error) => {
+                // Nothing that this library writes: whoever is connected stays with the old one, as a reader.
+                log::warn!("database '{}': {error}", String::from_utf8_lossy(fresh.name()));
+                state.database.set_writable(Err(Veto::NotLeader));
+                fresh.set_writable(writable);
+                state.database = fresh;
+                Vec::new()
+            }
+        }
     }
 
     /// The database of this name, made empty when there is none.
@@ -277,5 +315,70 @@ impl DatabaseState {
             None => None,
         };
         self.database.grant_only(who);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::{Databases, Patience};
+    use crate::base::PageNo;
+    use crate::pages::{Changes, Database, Page, Version, View, WriterId};
+
+    fn databases() -> Databases {
+        let wait = Duration::from_secs(1);
+        Databases::new(Patience { wait, idle: Some(wait) }, 4096, 3_040_001)
+    }
+
+    /// A database of so many pages, each of which says so.
+    fn with_pages(name: &[u8], n_pages: u32) -> Arc<Database> {
+        let database = Database::new(name, 4096, 3_040_001);
+        let who = WriterId(1);
+        let pinned = database.pin(View::Head);
+        database.reserve(who, &pinned).unwrap();
+        let page = Page::from_slice(&vec![u8::try_from(n_pages).unwrap(); 4096]);
+        let pages = (2..=n_pages).map(|no| (PageNo(no), page.clone())).collect();
+        let written = database.publish(who, pinned, Changes { pages, n_pages });
+        database.commit_to(written.seq());
+        database.release(who);
+        database
+    }
+
+    fn shape(version: &Version) -> (u32, u8) {
+        let last = version.page(PageNo(version.n_pages())).unwrap().as_slice();
+        (version.n_pages(), last[4095])
+    }
+
+    #[test]
+    fn a_snapshot_replaces_what_it_names_empties_what_it_does_not_and_disturbs_no_reader() {
+        let mut databases = databases();
+        let (kept, gone) = (with_pages(b"kept", 9), with_pages(b"gone", 7));
+        let slots = [databases.insert(Arc::clone(&kept)), databases.insert(Arc::clone(&gone))];
+        let reading = kept.pin(View::Committed);
+        let old = databases.restore(vec![with_pages(b"new", 4), with_pages(b"kept", 3)]);
+        assert_eq!(old.iter().filter(|version| version.n_pages() > 1).count(), 2);
+        drop(old);
+
+        // Who is connected goes on: in its transaction on what it saw, then on what came.
+        assert_eq!(shape(&reading), (9, 9));
+        assert_eq!(shape(&kept.pin(View::Committed)), (3, 3));
+        assert!(kept.pin(View::Committed).counter() > reading.counter(), "no cache believes an old page");
+        assert_eq!(gone.pin(View::Committed).n_pages(), 1);
+        assert_eq!([databases.find(b"kept"), databases.find(b"gone")], slots.map(Some));
+        let new = databases.find(b"new").and_then(|slot| databases.get(slot)).unwrap();
+        assert_eq!(shape(&new.database.pin(View::Committed)), (4, 4));
+    }
+
+    #[test]
+    fn a_database_with_pages_of_another_size_takes_the_place_of_the_old_one() {
+        let mut databases = databases();
+        let old = with_pages(b"test", 9);
+        let slot = databases.insert(Arc::clone(&old));
+        databases.restore(vec![Database::new(b"test", 1024, 3_040_001)]);
+        assert_eq!(databases.get(slot).unwrap().database.page_size(), 1024);
+        assert_eq!(shape(&old.pin(View::Committed)), (9, 9));
+        assert!(old.reserve(WriterId(2), &old.pin(View::Head)).is_err());
     }
 }

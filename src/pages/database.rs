@@ -268,17 +268,17 @@ impl Database {
     }
 
     /// Takes the committed state of `fresh` for its own next committed version, so that open connections see it
-    /// from their next transaction on. What was speculative is discarded.
+    /// from their next transaction on. What was speculative is discarded. Returns what nobody may need any more: it
+    /// may be large, and is best dropped elsewhere.
     ///
     /// # Errors
     /// When the page sizes differ.
-    pub fn restore_from(&self, fresh: &Self) -> Result<(), ApplyError> {
+    pub fn restore_from(&self, fresh: &Self) -> Result<Vec<Arc<Version>>, ApplyError> {
         if fresh.page_size != self.page_size {
             return Err(ApplyError::PageSize { expected: self.page_size, found: fresh.page_size as usize });
         }
         let state = fresh.pin(View::Committed);
-        let _old = self.chain().restore(&state);
-        Ok(())
+        Ok(self.chain().restore(&state))
     }
 
     /// Bytes of finished transactions that are not committed yet.

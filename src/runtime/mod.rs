@@ -9,6 +9,7 @@ pub mod disk;
 pub mod executor;
 pub mod habits;
 pub mod inline;
+pub mod intake;
 pub mod latency;
 pub mod listen;
 pub mod mailbox;

@@ -37,24 +37,39 @@ pub fn check(snapshot: &LoadedSnapshot) -> Result<(), String> {
     if snapshot.has_checksum {
         return Ok(());
     }
-    snapshot.databases.iter().try_for_each(|found| {
-        let name = String::from_utf8_lossy(&found.name).into_owned();
-        match quick_check(&database(found)?) {
-            Ok(text) if text == b"ok" => Ok(()),
-            Ok(text) => {
-                let text = String::from_utf8_lossy(&text);
-                Err(format!("database '{name}': PRAGMA quick_check: ok expected, found {text}"))
-            }
-            Err(error) if DAMAGE.contains(&(error.code & 0xff)) => {
-                Err(format!("database '{name}': PRAGMA quick_check: {error}"))
-            }
-            Err(error) => {
-                // Most likely something that only the program brings along, as a collation.
-                log::warn!("{}: database '{name}' was not checked: {error}", snapshot.file);
-                Ok(())
-            }
+    snapshot.databases.iter().try_for_each(|found| check_database(&database(found)?))
+}
+
+/// The databases of a leader's snapshot, which no checksum covered on the way here, each looked at.
+///
+/// # Errors
+/// Which database, and what SQLite says.
+pub fn databases(found: &[SnapshotDatabase]) -> Result<Vec<Arc<Database>>, String> {
+    let checked = |found| {
+        let database = database(found)?;
+        check_database(&database)?;
+        Ok(database)
+    };
+    found.iter().map(checked).collect()
+}
+
+fn check_database(database: &Arc<Database>) -> Result<(), String> {
+    let name = String::from_utf8_lossy(database.name()).into_owned();
+    match quick_check(database) {
+        Ok(text) if text == b"ok" => Ok(()),
+        Ok(text) => {
+            let text = String::from_utf8_lossy(&text);
+            Err(format!("database '{name}': PRAGMA quick_check: ok expected, found {text}"))
         }
-    })
+        Err(error) if DAMAGE.contains(&(error.code & 0xff)) => {
+            Err(format!("database '{name}': PRAGMA quick_check: {error}"))
+        }
+        Err(error) => {
+            // Most likely something that only the program brings along, as a collation.
+            log::warn!("database '{name}' was not checked: {error}");
+            Ok(())
+        }
+    }
 }
 
 /// The first line that the check gives.

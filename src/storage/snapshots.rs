@@ -15,7 +15,7 @@ use crate::format::{lz4, snapshot};
 mod receive;
 mod source;
 
-pub use receive::{ReceivedSnapshot, receive_snapshot};
+pub use receive::receive_snapshot;
 pub use source::SnapshotSource;
 
 /// How much is read or written at a time.

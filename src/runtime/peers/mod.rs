@@ -4,6 +4,7 @@
 
 pub mod channel;
 pub mod dial;
+pub mod transfer;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;

@@ -3,43 +3,37 @@
 
 use std::io::{self, Read};
 
-use super::{DataWriter, FinishedSnapshot, SnapshotHeader, copy, write_files};
+use super::{CHUNK_BYTES, DataWriter, FinishedSnapshot, SnapshotHeader, copy, write_files};
 use crate::disk::Disk;
 use crate::format::lz4;
 use crate::format::snapshot::{SnapshotDatabase, decode_data};
 use crate::storage::io::StorageError;
 
-/// A leader's snapshot, durable under temporary names, and what is in it.
-#[derive(Debug)]
-pub struct ReceivedSnapshot {
-    /// The files, for [`crate::storage::Writer::restore_snapshot`].
-    pub files: FinishedSnapshot,
-    /// All databases, page by page.
-    pub databases: Vec<SnapshotDatabase>,
-}
-
-/// Stores the `data_bytes` bytes that come from `source`, as every server sends them: uncompressed.
+/// Stores the `data_bytes` bytes that come from `source`, as every server sends them: uncompressed. `judge` sees what
+/// the file holds, all databases page by page, and has the last word; what it makes of them is returned along with
+/// the files, for [`crate::storage::Writer::restore_snapshot`].
 ///
 /// # Errors
-/// As [`StorageError`] says; [`StorageError::Refused`] when the bytes end too early or are no snapshot. The
-/// temporary files are gone then, unless the disk failed.
-pub fn receive_snapshot<D: Disk, R: Read>(
+/// As [`StorageError`] says; [`StorageError::Refused`] when the bytes end too early or are no snapshot, or `judge`
+/// refuses. The temporary files are gone then, unless the disk failed.
+pub fn receive_snapshot<D: Disk, R: Read, T>(
     disk: &mut D,
     header: &SnapshotHeader,
     source: R,
     data_bytes: u64,
     compress: bool,
-) -> Result<ReceivedSnapshot, StorageError> {
+    judge: impl FnOnce(Vec<SnapshotDatabase>) -> Result<T, String>,
+) -> Result<(FinishedSnapshot, T), StorageError> {
     let exact = Exactly { inner: source, left: data_bytes };
     let stream = |out: &mut DataWriter<'_, &mut D>| {
         if compress { lz4::compress(exact, data_bytes, out) } else { copy(exact, out) }
     };
     let look = |reader: &mut dyn Read, len: u64| {
-        let invalid = |error: crate::format::FormatError| io::Error::other(error.to_string());
-        decode_data(io::BufReader::with_capacity(super::CHUNK_BYTES, reader), len).map_err(invalid)
+        let databases = decode_data(io::BufReader::with_capacity(CHUNK_BYTES, reader), len)
+            .map_err(|error| io::Error::other(error.to_string()))?;
+        judge(databases).map_err(io::Error::other)
     };
-    let (files, databases) = write_files(disk, header, stream, look)?;
-    Ok(ReceivedSnapshot { files, databases })
+    write_files(disk, header, stream, look)
 }
 
 /// As many bytes as were announced; fewer are an error, more are left alone.

@@ -1,9 +1,9 @@
-use super::{ReceivedSnapshot, receive_snapshot};
+use super::receive_snapshot;
 use crate::base::{Index, Prng, Term};
 use crate::disk::fault::{Fault, Survival};
 use crate::disk::{Disk, FaultDisk};
-use crate::format::snapshot::{encode_database_header, encode_payload_header};
-use crate::storage::{SnapshotHeader, StorageError};
+use crate::format::snapshot::{SnapshotDatabase, encode_database_header, encode_payload_header};
+use crate::storage::{FinishedSnapshot, SnapshotHeader, StorageError};
 
 fn header() -> SnapshotHeader {
     SnapshotHeader {
@@ -43,8 +43,8 @@ fn receive(
     bytes: &[u8],
     announced: usize,
     compress: bool,
-) -> Result<ReceivedSnapshot, StorageError> {
-    receive_snapshot(&mut disk.clone(), &header(), bytes, announced as u64, compress)
+) -> Result<(FinishedSnapshot, Vec<SnapshotDatabase>), StorageError> {
+    receive_snapshot(&mut disk.clone(), &header(), bytes, announced as u64, compress, Ok)
 }
 
 #[test]
@@ -58,11 +58,11 @@ fn what_came_is_stored_in_the_form_that_is_asked_for_and_decoded() {
         let disk = FaultDisk::new(seed);
         // What follows the snapshot on the connection is not part of it.
         let more = [bytes.as_slice(), b"the next message"].concat();
-        let received = receive(&disk, &more, bytes.len(), compress).unwrap();
-        let found: Vec<u32> = received.databases.iter().map(|database| database.n_pages).collect();
+        let (files, databases) = receive(&disk, &more, bytes.len(), compress).unwrap();
+        let found: Vec<u32> = databases.iter().map(|database| database.n_pages).collect();
         assert_eq!(found, sizes);
         let stored = disk.content("tmp-snapshot-2-9-1").unwrap();
-        assert_eq!(received.files.bytes, stored.len() as u64);
+        assert_eq!(files.bytes, stored.len() as u64);
         assert_eq!(stored != bytes, compress, "{seed}");
         assert!(disk.content("tmp-snapshot-2-9-1.meta").is_some());
         disk.crash(Survival::Nothing);
@@ -94,6 +94,16 @@ fn a_connection_that_ends_early_or_brings_nonsense_leaves_nothing() {
 }
 
 #[test]
+fn what_the_judge_refuses_leaves_nothing() {
+    let (disk, bytes) = (FaultDisk::new(1), payload(3, &[5]));
+    let judge = |databases: Vec<SnapshotDatabase>| Err::<(), _>(format!("{} is wrong", databases[0].n_pages));
+    let len = bytes.len() as u64;
+    let refused = receive_snapshot(&mut disk.clone(), &header(), bytes.as_slice(), len, true, judge);
+    assert_eq!(refused.unwrap_err().to_string(), "read back tmp-snapshot-2-9-1: 5 is wrong");
+    assert_eq!(disk.clone().list().unwrap(), []);
+}
+
+#[test]
 fn any_failing_operation_is_reported_as_what_it_is_and_touches_nothing_else() {
     let bytes = payload(3, &[5, 300]);
     for fault in [Fault::NoSpace, Fault::Broken, Fault::PowerOff] {
@@ -109,11 +119,11 @@ fn any_failing_operation_is_reported_as_what_it_is_and_touches_nothing_else() {
             // A sync that fails for want of room has lost what it was for.
             assert!(!room || fault == Fault::NoSpace, "{failed:?}");
             disk.crash(Survival::Torn);
-            let (mut left, mut again) = (disk.clone(), disk.clone());
+            let mut left = disk.clone();
             let strange = |name: &str| !name.starts_with("tmp-") && !name.starts_with("0000000000000001-");
             assert!(!left.list().unwrap().iter().any(|(name, _)| strange(name)));
             assert_eq!(disk.content("0000000000000001-0000000000000001").unwrap(), b"precious");
-            receive_snapshot(&mut again, &header(), bytes.as_slice(), bytes.len() as u64, false).unwrap();
+            receive(&disk, &bytes, bytes.len(), false).unwrap();
         }
     }
 }
