@@ -3,6 +3,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 #![allow(clippy::disallowed_methods, reason = "reads the transcripts of the package")]
 
+pub mod capture;
 pub mod client;
 pub mod datadir;
 pub mod node;
