@@ -86,7 +86,11 @@ static void sizes(void)
         INT("size", table[i].result, dqlite_node_recover_ext(n, (dqlite_node_info_ext *)words, 1));
         recovered += table[i].result == 0;
         INT("segments", recovered, segment_count(dir));
-        TEXT("no text", "", dqlite_node_errmsg(n));
+        if (is_ours()) {
+            PREFIX("text", "raft_recover(): server 0 of the list: a size of 32", dqlite_node_errmsg(n));
+        } else {
+            TEXT("no text", "", dqlite_node_errmsg(n));
+        }
     }
     last_entry(n, 2, 1);
     dqlite_node_destroy(n);
@@ -121,6 +125,9 @@ static void lists(void)
 
     if (is_ours()) {
         INT("none", 2, dqlite_node_recover_ext(n, ext, 0));
+        PREFIX("text", "raft_recover(): servers: at least one expected, found none", dqlite_node_errmsg(n));
+        INT("no voter", 2, dqlite_node_recover_ext(n, ext + 1, 2));
+        PREFIX("text", "raft_recover(): servers: a voter expected, found none", dqlite_node_errmsg(n));
         INT("-1", 2, dqlite_node_recover_ext(n, ext, -1));
         INT("NULL", 2, dqlite_node_recover_ext(n, NULL, 1));
         INT("NULL", 2, dqlite_node_recover(n, NULL, 1));
@@ -135,7 +142,7 @@ static void lists(void)
         plain[1].address = NULL;
         INT("no address", 2, dqlite_node_recover(n, plain, 2));
         INT("no place", 2, dqlite_node_describe_last_entry(n, NULL, NULL));
-        TEXT("no text", "", dqlite_node_errmsg(n));
+        PREFIX("text", "raft_recover(): server 1 of the list: an address expected, found NULL", dqlite_node_errmsg(n));
     }
     last_entry(n, 2, 1);
     snprintf(name, sizeof name, "%016d-%016d", 3, 3);
@@ -159,7 +166,11 @@ static void damage(void)
     INT("auto-recovery", 0, dqlite_node_set_auto_recovery(n, false));
     INT("describe", 1, dqlite_node_describe_last_entry(n, &index, &term));
     INT("outputs are untouched", 1, index == 7 && term == 8);
-    TEXT("no text", "", dqlite_node_errmsg(n));
+    if (is_ours()) {
+        PREFIX("text", "dqlite_node_describe_last_entry(): io: load closed segment", dqlite_node_errmsg(n));
+    } else {
+        TEXT("no text", "", dqlite_node_errmsg(n));
+    }
     INT("recover", 1, dqlite_node_recover_ext(n, &one, 1));
     snprintf(expected, sizeof expected, "raft_recover(): io: load closed segment %s: unexpected format version 7",
              segment);
@@ -191,7 +202,11 @@ static void running(void)
     INT("start", 0, dqlite_node_start(n));
     INT("create", 0, dqlite_node_create(2, "2", dir, &other));
     INT("recover", 1, dqlite_node_recover_ext(other, &one, 1));
-    TEXT("no text", "", dqlite_node_errmsg(other));
+    if (is_ours()) {
+        PREFIX("text", "raft_recover(): couldn't lock the raft directory", dqlite_node_errmsg(other));
+    } else {
+        TEXT("no text", "", dqlite_node_errmsg(other));
+    }
     if (is_ours()) {
         uint64_t index = 0, term = 0;
         int segments = segment_count(dir);

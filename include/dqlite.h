@@ -199,9 +199,14 @@ int dqlite_node_start(struct dqlite_node *n);
 /**
  * Hand the node's duties over to other nodes of the cluster before it is stopped: leadership first, then its vote.
  *
- * Blocks until that is done or has failed. Returns DQLITE_ERROR where no other node can take over, which is
- * always so in a cluster of one node, and DQLITE_MISUSE where the node does not run. It may be called from any
- * thread but those that run the connect function.
+ * Leadership goes to the voter that is furthest, within an election timeout. Then the best node that does not vote
+ * and answers becomes a voter in this one's place, chosen as role management would, and this one a spare. Role
+ * management ends on this node. Clients see one error at most that calls for another try.
+ *
+ * Blocks until that is done or has failed. Returns DQLITE_ERROR where nobody took over leadership, or nobody is
+ * there to take the vote: so always in a cluster of one node, and, with leadership moved, in one of voters only.
+ * It is safe to stop the node then as well. Returns DQLITE_MISUSE where the node does not run. It may be called
+ * from any thread but those that run the connect function.
  */
 DQLITE_API
 int dqlite_node_handover(struct dqlite_node *n);
@@ -243,8 +248,9 @@ DQLITE_API
 const char *dqlite_node_get_bind_address(struct dqlite_node *n);
 
 /**
- * What went wrong in the last call of dqlite_node_create(), dqlite_node_start() or dqlite_node_recover() that
- * failed; empty if none did. For NULL it says that the node is NULL.
+ * What went wrong in the last call of dqlite_node_create(), dqlite_node_start(), dqlite_node_recover(),
+ * dqlite_node_recover_ext() or dqlite_node_describe_last_entry() that failed; empty if none did. For NULL it says
+ * that the node is NULL.
  *
  * The string belongs to the node and lives as long as the node does; its content changes with the next failure.
  */
@@ -382,7 +388,8 @@ DQLITE_API int dqlite_node_recover(struct dqlite_node *n, struct dqlite_node_inf
  * altogether. After this, make new nodes and start them.
  *
  * The size of each struct must be set. Returns DQLITE_MISUSE for a list that is empty, names an id or an address
- * twice, or holds an id of 0, a NULL address or a wrong size, and then changes nothing.
+ * twice, or holds an id of 0, a NULL address or a wrong size, or no voter, and then changes nothing. Whatever goes
+ * wrong, dqlite_node_errmsg() tells what, and what to do.
  */
 DQLITE_API
 int dqlite_node_recover_ext(struct dqlite_node *n,
@@ -442,9 +449,18 @@ DQLITE_API int dqlite_server_set_connect_func(struct dqlite_server *server, dqli
 /**
  * Start the server: make or join a cluster on the first start, come back to it on later ones.
  *
- * This release can start a server that is the only voter of its cluster; joining others fails.
+ * The first start needs an address, and either auto-bootstrap or servers to join. A server that joins becomes a
+ * spare: give it a role with a client, or let the leader's program manage roles. Later starts need nothing but the
+ * directory, and what is set of address, auto-bootstrap and auto-join does not matter any more.
+ *
+ * Two files in the directory, "server-info" and "node-store", hold who the server is and who its cluster is. The
+ * latter is refreshed every 30 seconds, or as often as the environment variable LIBDQLITE_SERVER_REFRESH_MS says.
+ *
+ * Blocks until the cluster was found, for 5 seconds at most beside the time that connecting takes. A server that
+ * comes back starts also when its cluster has no leader yet, since it may be the one that is missing.
  */
-DQLITE_API int dqlite_server_start(struct dqlite_server *server);
+DQLITE_API
+int dqlite_server_start(struct dqlite_server *server);
 
 /**
  * The id of the server's node; 0 before the first start.
@@ -452,12 +468,14 @@ DQLITE_API int dqlite_server_start(struct dqlite_server *server);
 DQLITE_API dqlite_node_id dqlite_server_get_id(struct dqlite_server *server);
 
 /**
- * Hand the server's duties over to others before it is stopped: see dqlite_node_handover().
+ * Hand the server's duties over to others before it is stopped: see dqlite_node_handover(). Stopping alone does
+ * not; then the others find out by themselves, an election timeout later.
  */
-DQLITE_API int dqlite_server_handover(struct dqlite_server *server);
+DQLITE_API
+int dqlite_server_handover(struct dqlite_server *server);
 
 /**
- * Stop the server. It may be started again.
+ * Stop the server. It may be started again, also with the same handle.
  */
 DQLITE_API int dqlite_server_stop(struct dqlite_server *server);
 

@@ -35,6 +35,9 @@ pub fn check(members: &[Member]) -> Result<(), String> {
             ));
         }
     }
+    if !members.iter().any(|member| member.role == Role::Voter) {
+        return Err("servers: a voter expected, found none; without one there is never a leader".to_owned());
+    }
     Ok(())
 }
 
@@ -53,6 +56,7 @@ mod tests {
         for wrong in [
             vec![],
             vec![member(0, "a")],
+            vec![Member { role: Role::StandBy, ..member(1, "a") }],
             vec![member(1, "a"), member(2, "b"), member(1, "c")],
             vec![member(1, "a"), member(2, "b"), member(3, "a")],
         ] {

@@ -82,6 +82,9 @@ impl Node {
     /// Changes a setting that may change at any time.
     pub fn adjust(&mut self, change: impl FnOnce(&mut NodeConfig)) {
         change(&mut self.config);
+        if let Phase::Running(running) = &self.phase {
+            running.set_role_targets(self.config.target_voters, self.config.target_standbys);
+        }
     }
 
     /// Sets the failure domain, at once.
@@ -175,9 +178,11 @@ impl Node {
     /// # Errors
     /// `DQLITE_MISUSE` where the node does not run, `DQLITE_ERROR` where nobody can take over.
     pub fn handover(&self) -> Result<(), Failure> {
-        let Phase::Running(_) = &self.phase else { return Err(Failure::silent(Code::Misuse)) };
-        // A cluster has one node: nobody is there to take over.
-        Err(Failure::silent(Code::Error))
+        let Phase::Running(running) = &self.phase else { return Err(Failure::silent(Code::Misuse)) };
+        running.hand_over().map_err(|text| {
+            log::info!("node {}: nothing more to hand over: {text}", self.config.id);
+            Failure::silent(Code::Error)
+        })
     }
 
     /// Makes `members` the whole cluster, from the end of this node's log on.
@@ -189,7 +194,9 @@ impl Node {
         match &self.phase {
             // The lock refuses a running node.
             Phase::Created(_) | Phase::Running(_) | Phase::Stopped => recover::recover(&self.config, members),
-            Phase::Failed => Err(Failure::silent(Code::Misuse)),
+            Phase::Failed => {
+                Err(Failure::misuse("raft_recover(): a new node expected, found one that failed"))
+            }
         }
     }
 
@@ -200,7 +207,9 @@ impl Node {
     pub fn describe_last_entry(&self) -> Result<LastEntry, Failure> {
         match &self.phase {
             Phase::Created(_) | Phase::Stopped => recover::describe_last_entry(&self.config),
-            Phase::Failed | Phase::Running(_) => Err(Failure::silent(Code::Misuse)),
+            Phase::Failed | Phase::Running(_) => Err(Failure::misuse(
+                "dqlite_node_describe_last_entry(): a node that was neither started nor failed expected",
+            )),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::config::NodeConfig;
-use super::failure::{Code, Failure};
+use super::failure::Failure;
 use super::member::{self, Member};
 use crate::base::{Entry, EntryKind, Index, Payload, Term};
 use crate::codec::membership::{Configuration, Server};
@@ -13,6 +13,9 @@ use crate::format::names::{closed_name, temporary_name};
 use crate::format::segment::{SEGMENT_HEADER, encode_batch};
 use crate::runtime::clock;
 use crate::storage::loader::{self, LoadOptions, Loaded};
+
+/// How texts begin, as in C.
+const PREFIX: &str = "raft_recover(): ";
 
 /// The last entry of a log; both numbers are 0 where there is no log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,22 +31,33 @@ pub struct LastEntry {
 /// The lock is held meanwhile, and released whatever happens.
 ///
 /// # Errors
-/// `DQLITE_MISUSE` for a list that is none, `DQLITE_ERROR` where the directory is in use, cannot be loaded or
-/// not be written; only the last two have a text.
+/// `DQLITE_MISUSE` for a list that no cluster can have, `DQLITE_ERROR` where the directory is in use, cannot be
+/// loaded or not be written. Each with a text, also where C has none: whoever recovers is in trouble already.
 pub fn recover(config: &NodeConfig, members: Vec<Member>) -> Result<(), Failure> {
-    let configuration = configuration(members).map_err(|text| {
-        log::warn!("recover: {text}");
-        Failure::silent(Code::Misuse)
-    })?;
+    let configuration = configuration(members)
+        .map_err(|text| Failure::misuse(format!("{PREFIX}{text}; nothing was changed")))?;
     let _lock = DirectoryLock::take(&config.directory).map_err(|error| {
-        log::warn!("recover: {error}");
-        Failure::silent(Code::Error)
+        let advice = match error {
+            LockError::Held { .. } => "stop the node that uses it first",
+            LockError::Io { .. } => "the directory has to be writable",
+        };
+        Failure::error(format!("{PREFIX}{error}; {advice}"))
     })?;
-    let failed = |error: io::Error| Failure::error(format!("raft_recover(): io: {error}"));
+    let failed = |error: io::Error| {
+        Failure::error(format!("{PREFIX}io: {error}; the members are as they were: mend that and try again"))
+    };
     let mut disk = RealDisk::open(&config.directory).map_err(failed)?;
-    let loaded =
-        load(&mut disk, config).map_err(|error| Failure::error(format!("raft_recover(): {error}")))?;
-    append(&mut disk, loaded.last_index.next(), &configuration).map_err(failed)
+    let loaded = load(&mut disk, config).map_err(|error| Failure::error(format!("{PREFIX}{error}")))?;
+    append(&mut disk, loaded.last_index.next(), &configuration).map_err(failed)?;
+    log::info!(
+        "recover '{}': the log ended at index {} of term {}; from index {} on the cluster is {:?}",
+        config.directory.display(),
+        loaded.last_index,
+        loaded.last_term,
+        loaded.last_index.next(),
+        configuration.servers
+    );
+    Ok(())
 }
 
 fn configuration(members: Vec<Member>) -> Result<Configuration, String> {
@@ -79,12 +93,9 @@ fn append<D: Disk>(disk: &mut D, index: Index, configuration: &Configuration) ->
 /// happens in memory only.
 ///
 /// # Errors
-/// `DQLITE_ERROR` where it cannot be loaded, without a text, as in C.
+/// `DQLITE_ERROR` where it cannot be loaded. With a text, unlike in C.
 pub fn describe_last_entry(config: &NodeConfig) -> Result<LastEntry, Failure> {
-    let failed = |text: String| {
-        log::warn!("describe the last entry: {text}");
-        Failure::silent(Code::Error)
-    };
+    let failed = |text: String| Failure::error(format!("dqlite_node_describe_last_entry(): {text}"));
     let lock = DirectoryLock::take(&config.directory);
     let mut disk = RealDisk::open(&config.directory).map_err(|error| failed(error.to_string()))?;
     let loaded = match lock {

@@ -137,3 +137,9 @@ pub const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(30);
 /// Of the patience with a peer that has all of a snapshot: a second more for each so many bytes, since it has to
 /// write, read and check them.
 pub const SNAPSHOT_INSTALL_BYTES_PER_SECOND: u64 = 4 << 20;
+
+/// Threads that ask other servers about themselves at the same time, for one purpose; more servers take turns.
+pub const INQUIRY_THREADS_MAX: usize = 16;
+
+/// Threads that ask one server about itself, when it does not answer; then it is not asked any more.
+pub const INQUIRIES_PER_SERVER_MAX: usize = 2;

@@ -75,13 +75,18 @@ pub unsafe extern "C" fn dqlite_node_start(n: *mut dqlite_node) -> c_int {
 
 /// Hand the node's duties over to other nodes of the cluster before it is stopped: leadership first, then its vote.
 ///
-/// Blocks until that is done or has failed. Returns DQLITE_ERROR where no other node can take over, which is
-/// always so in a cluster of one node, and DQLITE_MISUSE where the node does not run. It may be called from any
-/// thread but those that run the connect function.
+/// Leadership goes to the voter that is furthest, within an election timeout. Then the best node that does not vote
+/// and answers becomes a voter in this one's place, chosen as role management would, and this one a spare. Role
+/// management ends on this node. Clients see one error at most that calls for another try.
+///
+/// Blocks until that is done or has failed. Returns DQLITE_ERROR where nobody took over leadership, or nobody is
+/// there to take the vote: so always in a cluster of one node, and, with leadership moved, in one of voters only.
+/// It is safe to stop the node then as well. Returns DQLITE_MISUSE where the node does not run. It may be called
+/// from any thread but those that run the connect function.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_node_handover(n: *mut dqlite_node) -> c_int {
     // SAFETY: the caller passes null or a live handle.
-    unsafe { with_node(n, |node, _| node.handover()) }
+    unsafe { with_node(n, |node, _| with_signals_blocked(|| node.handover())) }
 }
 
 /// Stop serving: close all connections, finish all files, release the data directory.
@@ -130,8 +135,9 @@ pub unsafe extern "C" fn dqlite_node_get_bind_address(n: *mut dqlite_node) -> *c
     unsafe { n.as_ref() }.map_or(ptr::null(), dqlite_node::bind_address)
 }
 
-/// What went wrong in the last call of dqlite_node_create(), dqlite_node_start() or dqlite_node_recover() that
-/// failed; empty if none did. For NULL it says that the node is NULL.
+/// What went wrong in the last call of dqlite_node_create(), dqlite_node_start(), dqlite_node_recover(),
+/// dqlite_node_recover_ext() or dqlite_node_describe_last_entry() that failed; empty if none did. For NULL it says
+/// that the node is NULL.
 ///
 /// The string belongs to the node and lives as long as the node does; its content changes with the next failure.
 #[unsafe(no_mangle)]

@@ -7,8 +7,8 @@ use std::ptr::with_exposed_provenance;
 use super::errors::{MISUSE, NOMEM};
 use super::guard::bytes;
 use super::handle::{dqlite_node, dqlite_node_info, dqlite_node_info_ext, with_node};
+use crate::admin::Failure;
 use crate::admin::member::{Member, role_from_api};
-use crate::admin::{Code, Failure};
 use crate::base::{NodeId, Role};
 
 /// The size of the struct in its first release: the stride of every array, and the least that `size` may say.
@@ -31,7 +31,8 @@ pub unsafe extern "C" fn dqlite_node_recover(
     // SAFETY: the caller passes an array of `n_info` servers whose addresses are strings or null.
     let read = |index| unsafe {
         let info = &*infos.add(index);
-        Some(Member { id: NodeId(info.id), address: bytes(info.address)?.to_vec(), role: Role::Voter })
+        let address = bytes(info.address).ok_or("an address expected, found NULL")?;
+        Ok(Member { id: NodeId(info.id), address: address.to_vec(), role: Role::Voter })
     };
     // SAFETY: the caller passes null or a live handle.
     unsafe { recover(n, infos.is_null(), n_info, read) }
@@ -44,7 +45,8 @@ pub unsafe extern "C" fn dqlite_node_recover(
 /// altogether. After this, make new nodes and start them.
 ///
 /// The size of each struct must be set. Returns DQLITE_MISUSE for a list that is empty, names an id or an address
-/// twice, or holds an id of 0, a NULL address or a wrong size, and then changes nothing.
+/// twice, or holds an id of 0, a NULL address or a wrong size, or no voter, and then changes nothing. Whatever goes
+/// wrong, dqlite_node_errmsg() tells what, and what to do.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_node_recover_ext(
     n: *mut dqlite_node,
@@ -57,12 +59,18 @@ pub unsafe extern "C" fn dqlite_node_recover_ext(
         unsafe {
             let info = infos.add(index);
             if !is_understood(info) {
-                return None;
+                return Err("a size of 32, or a longer struct with zeros behind that, expected");
             }
             let info = &*info;
-            let address = with_exposed_provenance::<c_char>(usize::try_from(info.address).ok()?);
-            let role = role_from_api(info.dqlite_role);
-            Some(Member { id: NodeId(info.id), address: bytes(address)?.to_vec(), role })
+            let address =
+                usize::try_from(info.address).map_err(|_| "an address expected, found another number")?;
+            let address = bytes(with_exposed_provenance::<c_char>(address));
+            let address = address.ok_or("an address expected, found NULL")?;
+            Ok(Member {
+                id: NodeId(info.id),
+                address: address.to_vec(),
+                role: role_from_api(info.dqlite_role),
+            })
         }
     };
     // SAFETY: the caller passes null or a live handle.
@@ -90,14 +98,19 @@ unsafe fn recover(
     n: *mut dqlite_node,
     no_list: bool,
     n_info: c_int,
-    read: impl Fn(usize) -> Option<Member>,
+    read: impl Fn(usize) -> Result<Member, &'static str>,
 ) -> c_int {
     // SAFETY: the caller's contract is the same.
     unsafe {
         with_node(n, |node, _| {
             let count = usize::try_from(n_info).unwrap_or(0);
-            let members: Option<Vec<Member>> = if no_list { None } else { (0..count).map(read).collect() };
-            node.recover(members.ok_or(Failure::silent(Code::Misuse))?)
+            let wrong = |text| Failure::misuse(format!("raft_recover(): {text}; nothing was changed"));
+            if no_list {
+                return Err(wrong("a list of servers expected, found NULL".to_owned()));
+            }
+            let read =
+                |index| read(index).map_err(|text| wrong(format!("server {index} of the list: {text}")));
+            node.recover((0..count).map(read).collect::<Result<_, _>>()?)
         })
     }
 }

@@ -112,7 +112,15 @@ pub unsafe extern "C" fn dqlite_server_set_connect_func(
 
 /// Start the server: make or join a cluster on the first start, come back to it on later ones.
 ///
-/// This release can start a server that is the only voter of its cluster; joining others fails.
+/// The first start needs an address, and either auto-bootstrap or servers to join. A server that joins becomes a
+/// spare: give it a role with a client, or let the leader's program manage roles. Later starts need nothing but the
+/// directory, and what is set of address, auto-bootstrap and auto-join does not matter any more.
+///
+/// Two files in the directory, "server-info" and "node-store", hold who the server is and who its cluster is. The
+/// latter is refreshed every 30 seconds, or as often as the environment variable LIBDQLITE_SERVER_REFRESH_MS says.
+///
+/// Blocks until the cluster was found, for 5 seconds at most beside the time that connecting takes. A server that
+/// comes back starts also when its cluster has no leader yet, since it may be the one that is missing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_server_start(server: *mut dqlite_server) -> c_int {
     // SAFETY: the caller passes null or a live handle.
@@ -126,14 +134,15 @@ pub unsafe extern "C" fn dqlite_server_get_id(server: *mut dqlite_server) -> dql
     unsafe { with_server(server, 0, |server| server.id().0) }
 }
 
-/// Hand the server's duties over to others before it is stopped: see dqlite_node_handover().
+/// Hand the server's duties over to others before it is stopped: see dqlite_node_handover(). Stopping alone does
+/// not; then the others find out by themselves, an election timeout later.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_server_handover(server: *mut dqlite_server) -> c_int {
     // SAFETY: the caller passes null or a live handle.
-    unsafe { run(server, |server| server.handover()) }
+    unsafe { run(server, |server| with_signals_blocked(|| server.handover())) }
 }
 
-/// Stop the server. It may be started again.
+/// Stop the server. It may be started again, also with the same handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_server_stop(server: *mut dqlite_server) -> c_int {
     // SAFETY: the caller passes null or a live handle.

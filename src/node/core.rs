@@ -12,7 +12,8 @@ use super::clients::Client;
 use super::effect::{Effect, SnapshotJob};
 use super::peers::Inbound;
 use super::readers::Readers;
-use super::requests::Pending;
+use super::requests::{Asker, Pending};
+use super::roles::Roles;
 use super::snapshots::{SnapshotPolicy, SnapshotSchedule};
 use crate::base::{Entry, EntryKind, Index, NodeId, Term, Time};
 use crate::consensus::{self, Consensus, SnapshotMeta};
@@ -20,6 +21,7 @@ use crate::engine::apply::Applier;
 use crate::engine::proposer::Proposer;
 use crate::engine::{ConnId, Databases, Patience};
 use crate::pages::{Database, Veto, View};
+use crate::roles::{Manager, Targets};
 
 /// The settings of a node.
 #[derive(Clone, Debug)]
@@ -67,8 +69,9 @@ pub struct Core {
     pub(super) inbound: BTreeMap<ConnId, Inbound>,
     pub(super) effects: VecDeque<Effect>,
     pub(super) weight: u64,
-    /// Clients that wait for a change of the cluster, in the order in which they asked.
-    pub(super) changes: VecDeque<(ConnId, Pending)>,
+    /// Who waits for a change of the cluster, in the order in which they asked.
+    pub(super) changes: VecDeque<(Asker, Pending)>,
+    pub(super) roles: Roles,
     /// Statements whose interrupt came along with them: when it is heard, and which they are.
     pub(super) early_interrupts: VecDeque<(Time, ConnId, u64)>,
     pub(super) readers: Readers,
@@ -102,7 +105,9 @@ impl Core {
             databases.insert(database);
         });
         let (index, term) = restored.snapshot;
+        let no_roles = Manager::new(false, config.id, Targets { voters: 0, standbys: 0 });
         let mut core = Self {
+            roles: Roles::new(no_roles),
             schedule: SnapshotSchedule::new(config.snapshots, index, term),
             consensus: Consensus::new(consensus_config, restored.consensus, now)?,
             config,
@@ -141,9 +146,9 @@ impl Core {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
         let interrupt = self.early_interrupts.front().map(|&(at, ..)| at);
-        let readers = self.readers.poll_timeout();
-        let timeouts = [self.consensus.poll_timeout(), self.databases.poll_timeout(), interrupt, readers];
-        timeouts.into_iter().flatten().min()
+        let (readers, roles) = (self.readers.poll_timeout(), self.roles.manager.poll_timeout());
+        let own = [self.consensus.poll_timeout(), self.databases.poll_timeout()];
+        own.into_iter().chain([interrupt, readers, roles]).flatten().min()
     }
 
     /// Time went on.
@@ -152,6 +157,7 @@ impl Core {
         self.databases.handle_timeout(now);
         self.hear_early_interrupts(now);
         self.check_readers(now);
+        self.roles.manager.handle_timeout(now);
         self.settle(now);
     }
 
@@ -215,7 +221,8 @@ impl Core {
             self.propose(now);
             let followed = self.follow_consensus(now);
             let released = self.release(now);
-            if !queued && !followed && !released && !self.databases.has_touched() {
+            let managed = self.manage_roles(now);
+            if !queued && !followed && !released && !managed && !self.databases.has_touched() {
                 return;
             }
         }
@@ -281,6 +288,7 @@ impl Core {
             self.ready = true;
             self.databases.set_writable(if self.full { Err(Veto::Full) } else { Ok(()) });
             self.wake_clients_waiting_for_leadership(now);
+            self.roles.manager.handle_leading(true, now);
         }
     }
 
@@ -391,5 +399,6 @@ impl Core {
         let failed = self.databases.discard_speculative();
         self.databases.set_writable(Err(Veto::NotLeader));
         self.fail_clients(&failed, now);
+        self.roles.manager.handle_leading(false, now);
     }
 }

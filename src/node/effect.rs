@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::base::{Entry, Index, NodeId, Term};
-use crate::codec::membership::Configuration;
+use crate::codec::membership::{Configuration, Server};
 use crate::engine::ConnId;
 use crate::engine::jobs::SqlRequest;
 use crate::pages::{Database, Version};
@@ -21,6 +21,20 @@ pub struct SnapshotJob {
     pub configuration_index: Index,
     /// Every database, in the order in which the node met them.
     pub databases: Vec<(Vec<u8>, Arc<Version>)>,
+}
+
+/// How the hand-over of a node's duties goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HandoverStep {
+    /// It goes on: these are the servers. `Settled` follows, after an election timeout at the latest.
+    Begun(Configuration),
+    /// Leadership is where it will be.
+    Settled {
+        /// The address of the server that leads; `None` if none is known, or it is still this one.
+        leader: Option<String>,
+    },
+    /// Nobody can take over.
+    Impossible,
 }
 
 /// One thing to do. Later events answer those that take time.
@@ -90,4 +104,13 @@ pub enum Effect {
         /// Entries that stay.
         trailing: u64,
     },
+    /// Ask these servers about themselves. Answered by `handle_described`.
+    Describe {
+        /// Names it in the answer.
+        round: u64,
+        /// The servers.
+        servers: Vec<Server>,
+    },
+    /// For whoever called `handle_handover`.
+    Handover(HandoverStep),
 }

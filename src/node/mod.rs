@@ -7,6 +7,7 @@ pub mod effect;
 mod peers;
 pub mod readers;
 mod requests;
+mod roles;
 pub mod snapshots;
 mod statements;
 #[cfg(test)]

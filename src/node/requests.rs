@@ -10,7 +10,18 @@ use crate::engine::ConnId;
 use crate::pages::{Version, View};
 use crate::session::{Reply, ServerInfo, SessionEvent};
 
-/// A client that waits for a change of the cluster.
+/// Who wants to hear of a change of the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asker {
+    /// A client.
+    Client(ConnId),
+    /// Role management.
+    Roles,
+    /// Whoever hands this node's duties over.
+    Handover,
+}
+
+/// What it waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pending {
     /// Until this entry is applied.
@@ -95,10 +106,12 @@ impl Core {
 
     fn change(&mut self, conn: ConnId, change: &Change, now: Time) {
         match self.consensus.request_change(change) {
-            Ok(Started::Entry(index, term)) => self.wait_for_change(conn, Pending::Entry(index, term)),
+            Ok(Started::Entry(index, term)) => {
+                self.wait_for_change(Asker::Client(conn), Pending::Entry(index, term))
+            }
             Ok(Started::Promotion) => {
                 let Change::Assign { id, .. } = change else { return };
-                self.wait_for_change(conn, Pending::Promotion(*id));
+                self.wait_for_change(Asker::Client(conn), Pending::Promotion(*id));
             }
             Err(refusal) => self.fail(conn, &refusal.into(), now),
         }
@@ -106,34 +119,40 @@ impl Core {
 
     fn transfer(&mut self, conn: ConnId, id: NodeId, now: Time) {
         match self.consensus.transfer(id) {
-            Ok(target) => self.wait_for_change(conn, Pending::Transfer(target)),
+            Ok(target) => self.wait_for_change(Asker::Client(conn), Pending::Transfer(target)),
             Err(refusal) => self.fail(conn, &refusal.into(), now),
         }
     }
 
-    fn wait_for_change(&mut self, conn: ConnId, pending: Pending) {
-        self.changes.push_back((conn, pending));
+    fn wait_for_change(&mut self, asker: Asker, pending: Pending) {
+        self.changes.push_back((asker, pending));
+    }
+
+    /// Tells how a change ended.
+    fn end_change(&mut self, asker: Asker, outcome: Result<(), Failure>, now: Time) {
+        match (asker, outcome) {
+            (Asker::Client(conn), Ok(())) => self.reply(conn, Reply::Empty, now),
+            (Asker::Client(conn), Err(failure)) => self.fail(conn, &failure, now),
+            (Asker::Roles, _) => self.roles.manager.handle_ended(now),
+            (Asker::Handover, _) => self.settle_handover(self.consensus.leader()),
+        }
     }
 
     /// What consensus reports of promotions and transfers.
     pub(super) fn follow_membership(&mut self, effect: consensus::Effect, now: Time) {
         match effect {
             consensus::Effect::PromotionEnded { id, outcome } => {
-                let ended: Vec<ConnId> = self.take_changes(|pending| pending == Pending::Promotion(id));
-                for conn in ended {
+                for asker in self.take_changes(|pending| pending == Pending::Promotion(id)) {
                     match outcome {
-                        Ok((index, term)) => self.wait_for_change(conn, Pending::Entry(index, term)),
-                        Err(refusal) => self.fail(conn, &refusal.into(), now),
+                        Ok((index, term)) => self.wait_for_change(asker, Pending::Entry(index, term)),
+                        Err(refusal) => self.end_change(asker, Err(refusal.into()), now),
                     }
                 }
             }
             consensus::Effect::TransferEnded { target, reached } => {
-                for conn in self.take_changes(|pending| pending == Pending::Transfer(target)) {
-                    if reached {
-                        self.reply(conn, Reply::Empty, now);
-                    } else {
-                        self.fail(conn, &failure::TRANSFER_FAILED, now);
-                    }
+                for asker in self.take_changes(|pending| pending == Pending::Transfer(target)) {
+                    let outcome = if reached { Ok(()) } else { Err(failure::TRANSFER_FAILED) };
+                    self.end_change(asker, outcome, now);
                 }
             }
             _ => {}
@@ -142,34 +161,34 @@ impl Core {
 
     /// The configuration of this entry is committed: whoever asked for it is answered.
     pub(super) fn finish_changes(&mut self, index: Index, term: Term, now: Time) {
-        for conn in self.take_changes(|pending| pending == Pending::Entry(index, term)) {
-            self.reply(conn, Reply::Empty, now);
+        for asker in self.take_changes(|pending| pending == Pending::Entry(index, term)) {
+            self.end_change(asker, Ok(()), now);
         }
     }
 
     /// Leadership is gone: nobody will hear of changes from this node. A transfer ends by itself.
     pub(super) fn fail_changes(&mut self, now: Time) {
-        for conn in self.take_changes(|pending| !matches!(pending, Pending::Transfer(_))) {
-            self.fail(conn, &failure::MEMBERSHIP_LEADERSHIP_LOST, now);
+        for asker in self.take_changes(|pending| !matches!(pending, Pending::Transfer(_))) {
+            self.end_change(asker, Err(failure::MEMBERSHIP_LEADERSHIP_LOST), now);
         }
     }
 
     /// Entries from `lost_from` on are lost for want of room, and so are the changes in them.
     pub(super) fn fail_lost_changes(&mut self, lost_from: Index, now: Time) {
         let lost = |pending| matches!(pending, Pending::Entry(index, _) if index >= lost_from);
-        for conn in self.take_changes(lost) {
-            self.fail(conn, &Refusal::Io.into(), now);
+        for asker in self.take_changes(lost) {
+            self.end_change(asker, Err(Refusal::Io.into()), now);
         }
     }
 
     /// The client is gone.
     pub(super) fn forget_changes(&mut self, conn: ConnId) {
-        self.changes.retain(|&(waiting, _)| waiting != conn);
+        self.changes.retain(|&(waiting, _)| waiting != Asker::Client(conn));
     }
 
-    fn take_changes(&mut self, matches: impl Fn(Pending) -> bool) -> Vec<ConnId> {
-        let taken = self.changes.iter().filter(|(_, pending)| matches(*pending)).map(|(conn, _)| *conn);
-        let taken: Vec<ConnId> = taken.collect();
+    fn take_changes(&mut self, matches: impl Fn(Pending) -> bool) -> Vec<Asker> {
+        let taken = self.changes.iter().filter(|(_, pending)| matches(*pending)).map(|(asker, _)| *asker);
+        let taken: Vec<Asker> = taken.collect();
         self.changes.retain(|(_, pending)| !matches(*pending));
         taken
     }

@@ -2,13 +2,14 @@
 
 mod interrupts;
 mod peers;
+mod roles;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::{Core, CoreConfig, Restored};
-use super::effect::Effect;
+use super::effect::{Effect, HandoverStep};
 use super::snapshots::SnapshotPolicy;
 use crate::base::{Entry, EntryKind, Index, NodeId, PageNo, Payload, Role, Term, Time};
 use crate::codec::client::{
@@ -43,6 +44,9 @@ struct World {
     closed: Vec<ConnId>,
     peers: Vec<NodeId>,
     stored: Vec<Entry>,
+    /// Servers to be described: which round, and who.
+    to_describe: Vec<(u64, Vec<NodeId>)>,
+    handover: Vec<HandoverStep>,
 }
 
 fn config(snapshots: SnapshotPolicy, wait: Duration) -> CoreConfig {
@@ -110,6 +114,8 @@ impl World {
             closed: Vec::new(),
             peers: Vec::new(),
             stored: Vec::new(),
+            to_describe: Vec::new(),
+            handover: Vec::new(),
         };
         world.collect();
         world
@@ -136,6 +142,10 @@ impl World {
                     self.core.handle_sql_closed(conn, self.now);
                 }
                 Effect::Snapshot { job, trailing } => self.snapshots.push((job.index, trailing)),
+                Effect::Describe { round, servers } => {
+                    self.to_describe.push((round, servers.iter().map(|server| server.id).collect()));
+                }
+                Effect::Handover(step) => self.handover.push(step),
                 Effect::Close { conn } => {
                     self.closed.push(conn);
                     self.core.handle_gone(conn, self.now);

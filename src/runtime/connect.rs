@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
@@ -11,6 +12,9 @@ use super::address::parse_ip;
 
 /// What a failed connect function returns: no connection.
 pub const NO_CONNECTION: i32 = 16;
+
+/// How long the default way tries. The system tries for two minutes, with a stop of the node waiting.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
 type ConnectFunction = dyn Fn(&str) -> Result<OwnedFd, i32> + Send + Sync;
 
@@ -62,7 +66,9 @@ impl Default for Connector {
     fn default() -> Self {
         Self::new(|address| {
             let address = parse_ip(address.as_bytes()).map_err(|_| NO_CONNECTION)?;
-            TcpStream::connect(address).map(OwnedFd::from).map_err(|_| NO_CONNECTION)
+            TcpStream::connect_timeout(&address, CONNECT_PATIENCE)
+                .map(OwnedFd::from)
+                .map_err(|_| NO_CONNECTION)
         })
     }
 }

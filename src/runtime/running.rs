@@ -14,6 +14,8 @@ use super::clock::{self, Clock};
 use super::connect::Connector;
 use super::disk;
 use super::habits::Habits;
+use super::handover::Leaving;
+use super::inquiry::Inquiry;
 use super::latency::{Latencies, Latency};
 use super::listen::Listener;
 use super::mailbox::mailbox;
@@ -34,6 +36,7 @@ use crate::engine::Patience;
 use crate::node::core::Restored;
 use crate::node::snapshots::SnapshotPolicy;
 use crate::node::{Core, CoreConfig};
+use crate::roles::Targets;
 use crate::sqlite::set_progress_hook;
 use crate::storage::loader::{self, LoadOptions, Loaded};
 use crate::storage::writer::{Writer, WriterConfig, WriterState};
@@ -103,6 +106,9 @@ pub struct RunningNode {
     desk: Desk,
     dials: Dials,
     latency: Arc<Latency>,
+    inquiry: Inquiry,
+    id: NodeId,
+    election_timeout: Duration,
     disk: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -143,6 +149,10 @@ impl RunningNode {
         let mut core = Core::new(core_config(&options), restored, clock.now())
             .map_err(|text| StartError::new(format!("raft_start(): {text}")))?;
         core.set_reader_limits(options.settings.readers);
+        if options.role_management {
+            let targets = Targets { voters: options.target_voters, standbys: options.target_standbys };
+            core.enable_role_management(targets, clock.now());
+        }
         let writer = Writer::new(directory.clone(), writer_state, writer_config(&options));
         Self::spawn(Parts { options, lock, directory, acceptor, clock, core, writer, snapshot_time })
             .map_err(|error| StartError::new(format!("the node's threads could not be started: {error}")))
@@ -150,6 +160,7 @@ impl RunningNode {
 
     fn spawn(parts: Parts) -> std::io::Result<Self> {
         let Parts { options, lock, directory, mut acceptor, clock, core, writer, snapshot_time } = parts;
+        let inquiry = Inquiry::new(options.connector.clone());
         let dials = Dials::new(options.connector, options.id, &options.address)
             .ok_or_else(|| std::io::Error::other("the node's address is too long"))?;
         let poll = Poll::new()?;
@@ -185,6 +196,8 @@ impl RunningNode {
             sockets: Sockets::default(),
             peers: Peers::default(),
             dials: dials.clone(),
+            inquiry: inquiry.clone(),
+            leaving: Vec::new(),
             cancelled: Arc::default(),
             phase: Phase::Serving,
             sleeps_until: None,
@@ -200,7 +213,9 @@ impl RunningNode {
         if started.recv_timeout(LEADER_PATIENCE) == Err(RecvTimeoutError::Timeout) {
             log::warn!("this node does not lead yet, though nobody else votes");
         }
-        Ok(Self { desk, dials, latency, disk: Mutex::new(Some(disk_thread)) })
+        let (id, election_timeout) = (options.id, options.election_timeout);
+        let disk = Mutex::new(Some(disk_thread));
+        Ok(Self { desk, dials, inquiry, id, election_timeout, latency, disk })
     }
 
     /// Moves the node to another failure domain, which whoever describes it is told from now on.
@@ -214,8 +229,31 @@ impl RunningNode {
         self.latency.read()
     }
 
+    /// Sets what role management aims at.
+    pub fn set_role_targets(&self, voters: i32, standbys: i32) {
+        self.desk.mailbox.post(Message::RoleTargets(Targets { voters, standbys }));
+    }
+
+    /// Gives leadership and the vote to other nodes, as far as there are any. Blocks.
+    ///
+    /// # Errors
+    /// In words, when nobody can take over leadership, or nobody the vote.
+    pub fn hand_over(&self) -> Result<(), String> {
+        let (desk, inquiry) = (self.desk.clone(), self.inquiry.clone());
+        let leaving = Leaving { desk, inquiry, id: self.id, election_timeout: self.election_timeout };
+        let (report, result) = bounded(1);
+        // The program's connect function is never called on a thread of the program.
+        let started = threads::start("dqlite-leave", move || {
+            // Whoever waits is there until this is sent.
+            let _ = report.send(leaving.hand_over());
+        });
+        started.map_err(|error| format!("no thread to hand over: {error}"))?;
+        result.recv().unwrap_or_else(|_| Err("internal error, see the log".to_owned()))
+    }
+
     /// Stops serving, finishes the files and waits for the threads. 0, or 1 when a thread had failed.
     pub fn stop(&self) -> i32 {
+        self.inquiry.cancel();
         self.desk.mailbox.post(Message::Stop);
         let (mut failed, away) = self.desk.slot.wait_closed();
         let crew = std::mem::take(&mut *self.desk.crew.lock().unwrap_or_else(PoisonError::into_inner));
@@ -231,6 +269,7 @@ impl RunningNode {
         }
         self.dials.stop(DIAL_PATIENCE);
         log::info!("the loop: {}", self.latency.read());
+        self.inquiry.stop(DIAL_PATIENCE);
         i32::from(failed)
     }
 }

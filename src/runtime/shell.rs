@@ -1,7 +1,7 @@
 //! The loop's state, stepped by one thread at a time: feeds what happened to the core, and does what the core
 //! wants. Sockets are in `sockets`, the loop itself in `run`.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +15,7 @@ use mio::Registry;
 use super::clock::{self, Clock};
 use super::disk::{DiskDone, DiskWork};
 use super::habits::Habits;
+use super::inquiry::Inquiry;
 use super::latency::Latency;
 use super::mailbox::{Inbox, Mailbox};
 use super::net::Acceptor;
@@ -28,10 +29,12 @@ use crate::disk::DirectoryLock;
 use crate::disk::real::RealDisk;
 use crate::engine::ConnId;
 use crate::node::Core;
-use crate::node::effect::{Effect, SnapshotJob};
+use crate::node::effect::{Effect, HandoverStep, SnapshotJob};
+use crate::roles::{Metadata, Targets};
 use crate::storage::snapshots::FinishedSnapshot;
 
 mod peers;
+mod roles;
 mod run;
 mod sockets;
 
@@ -59,6 +62,17 @@ pub enum Message {
         /// What came of it.
         result: Result<OwnedFd, String>,
     },
+    /// What servers said of themselves, for role management.
+    Described {
+        /// Which time.
+        round: u64,
+        /// What each said.
+        answers: BTreeMap<NodeId, Metadata>,
+    },
+    /// The program hands the node's duties over.
+    Handover(Sender<HandoverStep>),
+    /// The program changed what role management aims at.
+    RoleTargets(Targets),
     /// The program moved the node to another failure domain.
     FailureDomain(u64),
     /// From `stop`.
@@ -101,6 +115,10 @@ pub struct Shell {
     pub peers: Peers,
     /// Makes them.
     pub dials: Dials,
+    /// Asks other servers about themselves.
+    pub inquiry: Inquiry,
+    /// Whoever hands the node's duties over and wants to know how it goes.
+    pub leaving: Vec<Sender<HandoverStep>>,
     /// Ends snapshots early.
     pub cancelled: Arc<AtomicBool>,
     /// How far the node's life came.
@@ -259,6 +277,9 @@ impl Shell {
                 let place = self.sockets.next_place();
                 self.peers.handle_dialed((to, attempt), result, place, &self.registry, now);
             }
+            Message::Described { round, answers } => self.core.handle_described(round, &answers, now),
+            Message::Handover(tell) => self.begin_handover(tell, now),
+            Message::RoleTargets(targets) => self.core.set_role_targets(targets),
             Message::FailureDomain(code) => self.core.set_failure_domain(code),
             Message::Stop => {
                 self.cancelled.store(true, Ordering::Release);
@@ -339,6 +360,8 @@ impl Shell {
             Effect::Snapshot { job, trailing } => {
                 self.start_snapshot(job, trailing, now);
             }
+            Effect::Describe { round, servers } => self.describe(round, servers),
+            Effect::Handover(step) => self.tell_handover(&step),
         }
     }
 

@@ -103,7 +103,8 @@ impl Node {
                     self.work.push_back(DiskWork::Persist { ticket, truncate_from, entries, metadata });
                 }
                 Effect::Snapshot { job, trailing } => self.snapshots.push_back((job, trailing)),
-                Effect::PeerConnected { .. } => {}
+                // One node without role management.
+                Effect::PeerConnected { .. } | Effect::Describe { .. } | Effect::Handover(_) => {}
             }
         }
     }
