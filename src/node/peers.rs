@@ -3,6 +3,8 @@
 //! Nothing is ever written on such a connection. Answers leave on connections of our own, to the address that the
 //! other server gave when it connected; several connections of one server are served side by side.
 
+use std::sync::Arc;
+
 use super::core::Core;
 use super::effect::Effect;
 use crate::base::{NodeId, Time};
@@ -14,7 +16,7 @@ use crate::engine::ConnId;
 pub(super) struct Inbound {
     id: NodeId,
     /// Where answers go.
-    address: String,
+    address: Arc<str>,
     reader: PeerReader,
 }
 
@@ -35,7 +37,7 @@ impl Core {
         let address = String::from_utf8(address)
             .map_err(|error| format!("a UTF-8 address expected, found {:?}", error.as_bytes()))?;
         log::debug!("node {id} at {address} connected");
-        self.inbound.insert(conn, Inbound { id, address, reader: PeerReader::new() });
+        self.inbound.insert(conn, Inbound { id, address: address.into(), reader: PeerReader::new() });
         self.effects.push_back(Effect::PeerConnected { id });
         self.handle_peer_bytes(conn, rest, now);
         Ok(())
@@ -49,7 +51,7 @@ impl Core {
         while let Some(inbound) = self.inbound.get_mut(&conn) {
             match inbound.reader.next_incoming() {
                 Ok(Some(incoming)) => {
-                    let (id, address) = (inbound.id, inbound.address.clone());
+                    let (id, address) = (inbound.id, Arc::clone(&inbound.address));
                     self.handle_incoming(id, &address, incoming, now);
                 }
                 Ok(None) => return,
@@ -58,12 +60,12 @@ impl Core {
         }
     }
 
-    fn handle_incoming(&mut self, from: NodeId, address: &str, incoming: Incoming, _now: Time) {
+    fn handle_incoming(&mut self, from: NodeId, address: &str, incoming: Incoming, now: Time) {
         match incoming {
             Incoming::Message(Message::InstallSnapshot(head)) => {
                 log::debug!("a snapshot at {} from node {from} is not taken", head.last_index);
             }
-            Incoming::Message(message) => log::trace!("from node {from} at {address}: {message:?}"),
+            Incoming::Message(message) => self.consensus.handle_peer(from, address, message, now),
             Incoming::SnapshotBytes(_) | Incoming::SnapshotEnd => {}
         }
     }
