@@ -6,5 +6,6 @@
 pub mod capture;
 pub mod client;
 pub mod datadir;
+pub mod local;
 pub mod node;
 pub mod transcript;
