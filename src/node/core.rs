@@ -14,6 +14,7 @@ use super::peers::Inbound;
 use super::readers::Readers;
 use super::requests::{Asker, Pending};
 use super::roles::Roles;
+use super::situation::{self, Situation};
 use super::snapshots::{SnapshotPolicy, SnapshotSchedule};
 use crate::base::{Entry, EntryKind, Index, NodeId, Term, Time};
 use crate::consensus::{self, Consensus, SnapshotMeta};
@@ -75,6 +76,7 @@ pub struct Core {
     /// Statements whose interrupt came along with them: when it is heard, and which they are.
     pub(super) early_interrupts: VecDeque<(Time, ConnId, u64)>,
     pub(super) readers: Readers,
+    pub(super) situation: Situation,
     proposer: Proposer,
     applier: Applier,
     schedule: SnapshotSchedule,
@@ -119,6 +121,7 @@ impl Core {
             changes: VecDeque::new(),
             early_interrupts: VecDeque::new(),
             readers: Readers::default(),
+            situation: Situation::default(),
             proposer: Proposer::default(),
             applier: Applier::default(),
             snapshot_in_flight: None,
@@ -147,7 +150,8 @@ impl Core {
     pub fn poll_timeout(&self) -> Option<Time> {
         let interrupt = self.early_interrupts.front().map(|&(at, ..)| at);
         let (readers, roles) = (self.readers.poll_timeout(), self.roles.manager.poll_timeout());
-        let own = [self.consensus.poll_timeout(), self.databases.poll_timeout()];
+        let own =
+            [self.consensus.poll_timeout(), self.databases.poll_timeout(), self.situation.poll_timeout()];
         own.into_iter().chain([interrupt, readers, roles]).flatten().min()
     }
 
@@ -223,8 +227,29 @@ impl Core {
             let released = self.release(now);
             let managed = self.manage_roles(now);
             if !queued && !followed && !released && !managed && !self.databases.has_touched() {
-                return;
+                break;
             }
+        }
+        self.tell_situation(now);
+    }
+
+    /// Tells the operator who leads, or why nobody does.
+    fn tell_situation(&mut self, now: Time) {
+        if self.failed.is_some() {
+            return;
+        }
+        let (term, leader) = (self.consensus.term(), self.consensus.leader());
+        let view = situation::View {
+            id: self.config.id,
+            term,
+            leader,
+            configuration: self.consensus.configuration(),
+        };
+        // As long as elections take when all is well.
+        match self.situation.look(view, 2 * self.config.election_timeout, now) {
+            Some(Ok(line)) => log::info!("{line}"),
+            Some(Err(line)) => log::warn!("{line}"),
+            None => {}
         }
     }
 

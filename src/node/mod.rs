@@ -8,6 +8,7 @@ mod peers;
 pub mod readers;
 mod requests;
 mod roles;
+mod situation;
 pub mod snapshots;
 mod statements;
 #[cfg(test)]

@@ -60,7 +60,13 @@ impl Core {
         }
     }
 
+    /// A peer could not be reached, for this reason; kept for the operator.
+    pub fn handle_unreachable(&mut self, id: NodeId, text: &str, now: Time) {
+        self.situation.handle_unreachable(id, text, now);
+    }
+
     fn handle_incoming(&mut self, from: NodeId, address: &str, incoming: Incoming, now: Time) {
+        self.situation.handle_heard(from, now);
         match incoming {
             Incoming::Message(Message::InstallSnapshot(head)) => {
                 log::debug!("a snapshot at {} from node {from} is not taken", head.last_index);

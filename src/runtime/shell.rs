@@ -275,6 +275,9 @@ impl Shell {
             Message::Snapshot(Err(text)) => self.core.handle_snapshot(Err(text), now),
             Message::Dialed { to, attempt, result } => {
                 let place = self.sockets.next_place();
+                if let Err(text) = &result {
+                    self.core.handle_unreachable(to, text, now);
+                }
                 self.peers.handle_dialed((to, attempt), result, place, &self.registry, now);
             }
             Message::Described { round, answers } => self.core.handle_described(round, &answers, now),
