@@ -57,6 +57,7 @@ impl Consensus {
             ticks += 1;
             self.next_tick = self.next_tick.after(self.tick);
             self.tick();
+            self.check_disk();
         }
         if ticks > 0 {
             self.check_promotion();

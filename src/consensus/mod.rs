@@ -48,6 +48,7 @@ mod ready;
 mod shortage;
 mod start;
 mod status;
+mod stuck;
 #[cfg(test)]
 mod tests;
 mod votes;

@@ -56,6 +56,11 @@ impl Persistence {
         self.outstanding.is_empty()
     }
 
+    /// The first ticket that is not done.
+    pub(super) fn oldest_ticket(&self) -> Option<u64> {
+        self.outstanding.iter().find_map(|work| work.ticket)
+    }
+
     /// The ticket that was given out last.
     pub(super) fn last_ticket(&self) -> u64 {
         self.tickets

@@ -7,4 +7,5 @@ mod peers;
 mod random;
 mod room;
 mod single;
+mod stuck;
 mod wire;
