@@ -5,7 +5,7 @@
 #   make check              everything that has to pass before a change goes in; ends with each part's result and time
 #   make test               of it the Rust tests; bundled-test, ffi-test, install-test, go-test, crash-test, interop-test are the rest
 #   make header             write include/dqlite.h anew from src/ffi and cbindgen.toml
-#   make demo               a node, clients, kill -9, restart: to look at
+#   make demo               three nodes, clients, the leader killed again and again: to look at
 #   make bench              benchmarks beside the packaged C library, in short; BENCH= for all of it (benches/compare --help)
 #   make deps               look for the tools that are needed; install what is missing where apt and root allow
 #

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use support::client::{Answer, Client};
+use support::cluster::{Cluster, declared};
 use support::node::TestNode;
 use support::transcript::{Transcript, load_all};
 
@@ -17,7 +18,7 @@ const QUIET: Duration = Duration::from_millis(50);
 const DECLARED: &str = "127.0.0.1:9001";
 
 /// They show a cluster of three.
-const WAIT_FOR_CLUSTERS: [&str; 4] =
+const CLUSTERS: [&str; 4] =
     ["13-cluster-leader", "14-follower", "15-leadership-change", "16-leadership-lost"];
 
 /// Steps that are not played, by transcript and number.
@@ -63,9 +64,9 @@ macro_rules! replayed {
         )*
 
         #[test]
-        fn every_transcript_is_replayed_or_waits_for_clusters() {
+        fn every_transcript_is_replayed() {
             let mut named = vec![$($name),*];
-            named.extend(WAIT_FOR_CLUSTERS);
+            named.extend(CLUSTERS);
             named.sort_unstable();
             let all: Vec<_> = load_all().into_iter().map(|transcript| transcript.name).collect();
             assert_eq!(named, all);
@@ -88,4 +89,64 @@ replayed! {
     defects_of_c_are_cured_and_nothing_else "12-c-defects",
     a_database_is_deleted_as_by_c "17-delete-database",
     what_c_does_not_survive_is_answered_as_decided "18-c-crashes",
+}
+
+/// Three voters as the transcripts have them, with the table that they write to.
+fn three_voters() -> Cluster {
+    let cluster = Cluster::with(3, |options| options.busy_timeout = Some(Duration::from_millis(300)));
+    let mut client = cluster.connect(1);
+    client.open("test").ok();
+    client.exec("CREATE TABLE t(n)", &[]).ok();
+    cluster.equal_dumps("test");
+    cluster
+}
+
+#[track_caller]
+fn nothing_differs(found: &[String]) {
+    assert_eq!(found, [""; 0], "\n{}", found.join("\n"));
+}
+
+#[test]
+fn a_cluster_is_built_as_with_c() {
+    let mut cluster = Cluster::apart(3, |_| {});
+    let found = transcript("13-cluster-leader").replay(cluster.node(1).address(), None, QUIET);
+    nothing_differs(&found);
+}
+
+#[test]
+fn a_follower_answers_as_in_c() {
+    let mut cluster = three_voters();
+    // It hears of the leader with the next message.
+    let known = Answer::Server { id: 1, address: declared(1) };
+    support::cluster::wait_for("the leader to be known", || {
+        (cluster.connect(2).leader() == known).then_some(())
+    });
+    nothing_differs(&transcript("14-follower").replay(cluster.node(2).address(), None, QUIET));
+}
+
+#[test]
+fn clients_of_a_leader_that_hands_over_are_answered_as_by_c() {
+    let mut cluster = three_voters();
+    let address = cluster.node(1).address().to_owned();
+    let transfer = 8;
+    let found = transcript("15-leadership-change").replay_with(&address, None, QUIET, |step| {
+        if step > transfer {
+            // C answers the transfer when the other leads; so do we.
+            assert_eq!(cluster.leader(), 2);
+        }
+    });
+    nothing_differs(&found);
+}
+
+#[test]
+fn clients_of_a_leader_without_a_majority_are_answered_as_by_c() {
+    let mut cluster = three_voters();
+    let address = cluster.node(1).address().to_owned();
+    let found = transcript("16-leadership-lost").replay_with(&address, None, QUIET, |step| {
+        if step == 2 {
+            cluster.node(2).stop();
+            cluster.node(3).stop();
+        }
+    });
+    nothing_differs(&found);
 }

@@ -178,6 +178,12 @@ impl Core {
         self.settle(now);
     }
 
+    /// Entries or a heartbeat for this peer did not leave.
+    pub fn handle_send_failed(&mut self, to: NodeId, now: Time) {
+        self.consensus.handle_send_failed(to);
+        self.settle(now);
+    }
+
     /// The snapshot asked for is in place, or failed.
     pub fn handle_snapshot(&mut self, result: Result<(), String>, now: Time) {
         let Some((meta, trailing)) = self.snapshot_in_flight.take() else { return };
@@ -296,8 +302,8 @@ impl Core {
                     self.failed = Some(text);
                     self.lose_leadership(now);
                 }
-                consensus::Effect::Send { to, .. } => {
-                    log::trace!("no connection to {to}: a message was dropped");
+                consensus::Effect::Send { to, address, message } => {
+                    self.effects.push_back(Effect::SendPeer { to, address, message });
                 }
                 consensus::Effect::OutOfSpace { lost_from } => self.run_out_of_space(lost_from, now),
                 other => self.follow_membership(other, now),

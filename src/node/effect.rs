@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::base::{Entry, Index, NodeId, Term};
 use crate::codec::membership::{Configuration, Server};
+use crate::codec::peer::Message;
 use crate::engine::ConnId;
 use crate::engine::jobs::SqlRequest;
 use crate::pages::{Database, Version};
@@ -96,6 +97,15 @@ pub enum Effect {
     PeerConnected {
         /// Which.
         id: NodeId,
+    },
+    /// Send this to a peer. Where it is known not to arrive: `handle_send_failed`.
+    SendPeer {
+        /// The peer.
+        to: NodeId,
+        /// Where it is.
+        address: String,
+        /// What.
+        message: Message,
     },
     /// Write a snapshot, put it in place, keep `trailing` entries before it. Answered by `handle_snapshot`.
     Snapshot {

@@ -151,7 +151,7 @@ impl World {
                     self.core.handle_gone(conn, self.now);
                 }
                 Effect::PeerConnected { id } => self.peers.push(id),
-                Effect::Flush { .. } => {}
+                Effect::SendPeer { .. } | Effect::Flush { .. } => {}
             }
         }
     }

@@ -161,8 +161,7 @@ impl RunningNode {
     fn spawn(parts: Parts) -> std::io::Result<Self> {
         let Parts { options, lock, directory, mut acceptor, clock, core, writer, snapshot_time } = parts;
         let inquiry = Inquiry::new(options.connector.clone());
-        let dials = Dials::new(options.connector, options.id, &options.address)
-            .ok_or_else(|| std::io::Error::other("the node's address is too long"))?;
+        let dials = Dials::new(options.connector, options.id, &options.address);
         let poll = Poll::new()?;
         let (mailbox, inbox) = mailbox(Waker::new(poll.registry(), WAKE)?);
         poll.registry().register(acceptor.source(), LISTEN, Interest::READABLE)?;

@@ -360,6 +360,7 @@ impl Shell {
                 self.to_disk(DiskWork::Persist { ticket, truncate_from, entries, metadata });
             }
             Effect::PeerConnected { id } => self.peers.handle_heard(id, now),
+            Effect::SendPeer { to, address, message } => self.send_peer(to, &address, &message, now),
             Effect::Snapshot { job, trailing } => {
                 self.start_snapshot(job, trailing, now);
             }

@@ -104,7 +104,10 @@ impl Node {
                 }
                 Effect::Snapshot { job, trailing } => self.snapshots.push_back((job, trailing)),
                 // One node without role management.
-                Effect::PeerConnected { .. } | Effect::Describe { .. } | Effect::Handover(_) => {}
+                Effect::PeerConnected { .. }
+                | Effect::SendPeer { .. }
+                | Effect::Describe { .. }
+                | Effect::Handover(_) => {}
             }
         }
     }

@@ -5,6 +5,7 @@
 
 pub mod capture;
 pub mod client;
+pub mod cluster;
 pub mod datadir;
 pub mod local;
 pub mod node;

@@ -41,11 +41,34 @@ impl TestNode {
 
     /// Stops the node and starts it again on its directory, at the same address and with the same options.
     pub fn restart(&mut self) {
+        self.stop();
+        self.start_again();
+    }
+
+    /// Stops the node, if it runs. Other nodes see no more of it than when its process is killed.
+    pub fn stop(&mut self) {
         if let Some(node) = self.node.take() {
             assert_eq!(node.stop(), 0);
         }
+    }
+
+    /// Starts a stopped node on its directory, at the same address and with the same options.
+    pub fn start_again(&mut self) {
         let listener = Listener::bind(self.address.as_bytes()).unwrap();
         self.node = Some(RunningNode::start(self.options.clone(), listener).unwrap());
+    }
+
+    /// Starts a stopped node on its directory, at another port, where it declares this address.
+    pub fn start_elsewhere(&mut self, declared: &str) {
+        let listener = Listener::bind(b"127.0.0.1:0").unwrap();
+        self.address = listener.ip_address().unwrap().to_string();
+        declared.clone_into(&mut self.options.address);
+        self.node = Some(RunningNode::start(self.options.clone(), listener).unwrap());
+    }
+
+    /// Whether it was started and not stopped since.
+    pub fn is_running(&self) -> bool {
+        self.node.is_some()
     }
 
     /// Where clients find it.

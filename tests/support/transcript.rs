@@ -72,8 +72,20 @@ impl Transcript {
     /// Replays the steps of one group against a fresh node and gives the differences. `quiet` is how long
     /// nothing must come where nothing is expected.
     pub fn replay(&self, address: &str, group: Option<u64>, quiet: Duration) -> Vec<String> {
+        self.replay_with(address, group, quiet, |_| {})
+    }
+
+    /// The same; `before` is called with the number of each step before that is played.
+    pub fn replay_with(
+        &self,
+        address: &str,
+        group: Option<u64>,
+        quiet: Duration,
+        mut before: impl FnMut(usize),
+    ) -> Vec<String> {
         let (mut connections, mut differences) = (BTreeMap::new(), Vec::new());
-        for step in self.steps.iter().filter(|step| step.group == group) {
+        for (number, step) in self.steps.iter().enumerate().filter(|(_, step)| step.group == group) {
+            before(number);
             if step.disconnect {
                 connections.remove(&step.conn);
                 continue;

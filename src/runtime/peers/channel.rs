@@ -18,6 +18,7 @@ use crate::base::limits::{
     PEER_DIAL_RETRY, PEER_KEPT_MESSAGES, PEER_QUEUE_BYTES_MAX, PEER_QUEUE_MESSAGES_MAX,
 };
 use crate::base::{Payload, Time};
+use crate::codec::peer::{Message, Unsendable, encode, encode_head};
 
 #[cfg(test)]
 mod tests;
@@ -54,6 +55,20 @@ impl Outgoing {
     #[must_use]
     pub fn new(bytes: Vec<u8>) -> Self {
         Self { bytes: bytes.len(), pieces: VecDeque::from([Piece::Owned(bytes)]), append: false }
+    }
+
+    /// A message in the form of the wire.
+    ///
+    /// # Errors
+    /// No peer could read it.
+    pub fn encode(message: &Message) -> Result<Self, Unsendable> {
+        if let Message::AppendEntries(append) = message {
+            let payloads = append.entries.iter().map(|entry| &entry.payload);
+            return Ok(Self::append(encode_head(append)?, payloads));
+        }
+        let mut bytes = Vec::new();
+        encode(message, &mut bytes)?;
+        Ok(Self::new(bytes))
     }
 
     /// Entries: the bytes before what they carry, and that.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::base::NodeId;
 use crate::base::limits::PEER_DIALS_MAX;
-use crate::codec::client::{PROTOCOL_VERSION, Request};
+use crate::codec::peer::encode_connect;
 use crate::runtime::connect::Connector;
 use crate::runtime::threads;
 
@@ -21,7 +21,7 @@ const OPENING_PATIENCE: Duration = Duration::from_secs(5);
 pub struct Dials {
     connector: Connector,
     /// What a connection begins with: the protocol word, and who connects. Two writes, as from C.
-    opening: Arc<[Vec<u8>; 2]>,
+    opening: Arc<([u8; 8], Vec<u8>)>,
     under_way: Arc<UnderWay>,
 }
 
@@ -55,12 +55,10 @@ impl Drop for Call {
 }
 
 impl Dials {
-    /// Attempts of the node with this id and address. `None` where the address is too long for a message.
+    /// Attempts of the node with this id and address.
     #[must_use]
-    pub fn new(connector: Connector, id: NodeId, address: &str) -> Option<Self> {
-        let connect = Request::Connect { id, address: address.as_bytes() }.encode()?;
-        let opening = Arc::new([PROTOCOL_VERSION.to_le_bytes().to_vec(), connect]);
-        Some(Self { connector, opening, under_way: Arc::default() })
+    pub fn new(connector: Connector, id: NodeId, address: &str) -> Self {
+        Self { connector, opening: Arc::new(encode_connect(id, address)), under_way: Arc::default() }
     }
 
     /// Connects to `address` on a thread of its own, which ends with `report`: a socket over which the opening
@@ -105,9 +103,9 @@ impl Dials {
         let mut stream = TcpStream::from(socket);
         stream.set_nonblocking(false)?;
         stream.set_write_timeout(Some(OPENING_PATIENCE))?;
-        for bytes in &*self.opening {
-            write_quietly(&mut stream, bytes)?;
-        }
+        let (word, connect) = &*self.opening;
+        write_quietly(&mut stream, word)?;
+        write_quietly(&mut stream, connect)?;
         stream.set_nonblocking(true)?;
         Ok(stream.into())
     }
@@ -156,7 +154,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(60);
 
     fn dials(connector: Connector) -> Dials {
-        Dials::new(connector, NodeId(1), "127.0.0.1:21301").unwrap()
+        Dials::new(connector, NodeId(1), "127.0.0.1:21301")
     }
 
     /// As captured from a C node with this id and address.

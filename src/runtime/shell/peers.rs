@@ -1,9 +1,23 @@
-//! What the channels to peers want of the loop.
+//! What consensus wants of the channels to peers, and they of the loop.
 
 use super::{Message, Shell};
+use crate::base::{NodeId, Time};
+use crate::codec::peer;
 use crate::runtime::peers::Wanted;
+use crate::runtime::peers::channel::Outgoing;
 
 impl Shell {
+    /// Queues a message; it leaves when all effects are done.
+    pub(super) fn send_peer(&mut self, to: NodeId, address: &str, message: &peer::Message, now: Time) {
+        match Outgoing::encode(message) {
+            Ok(outgoing) => self.peers.send(to, address, outgoing),
+            Err(error) => {
+                log::error!("a message to node {to} cannot be sent: {error}");
+                self.core.handle_send_failed(to, now);
+            }
+        }
+    }
+
     /// Writes to peers what they take, dials who is to be dialed. Whether anything was to be done but writing.
     pub(super) fn serve_peers(&mut self) -> bool {
         let now = self.clock.now();
@@ -20,7 +34,7 @@ impl Shell {
                         self.peers.handle_dialed((to, attempt), result, place, &self.registry, now);
                     }
                 }
-                Wanted::Lost { to } => log::trace!("entries for node {to} are lost"),
+                Wanted::Lost { to } => self.core.handle_send_failed(to, now),
             }
         }
         done

@@ -1,0 +1,92 @@
+//! What clients of a node see when it loses leadership, and of one that gains it.
+
+use std::time::Duration;
+
+use crate::support::client::Answer;
+use crate::support::cluster::{Cluster, declared, integers, wait_for};
+use crate::{LEADERSHIP_LOST, NAME, NOT_LEADER, refused};
+
+#[test]
+fn a_transfer_ends_open_transactions_and_the_other_node_serves_without_them() {
+    let cluster = Cluster::of(3);
+    let (mut writer, mut reader, mut other) = (cluster.connect(1), cluster.connect(1), cluster.connect(1));
+    for client in [&mut writer, &mut reader, &mut other] {
+        client.open(NAME).ok();
+    }
+    writer.exec("CREATE TABLE t(n)", &[]).ok();
+    writer.exec("INSERT INTO t VALUES(1)", &[]).ok();
+    writer.exec("BEGIN; INSERT INTO t VALUES(2)", &[]).ok();
+    reader.exec("BEGIN", &[]).ok();
+    assert_eq!(integers(&mut reader, "SELECT n FROM t"), [1]);
+    assert_eq!(other.transfer(3), Answer::Empty);
+    for answer in [writer.exec("COMMIT", &[]), reader.query("SELECT n FROM t", &[])] {
+        refused(answer, NOT_LEADER);
+    }
+    // The connection stays, and knows who leads.
+    assert_eq!(writer.leader(), Answer::Server { id: 3, address: declared(3) });
+    refused(writer.open(NAME), NOT_LEADER);
+
+    let mut client = cluster.connect(3);
+    client.open(NAME).ok();
+    assert_eq!(integers(&mut client, "SELECT n FROM t"), [1]);
+    client.exec("INSERT INTO t VALUES(3)", &[]).ok();
+    cluster.equal_dumps(NAME);
+
+    // And back: the same connections serve again once they have opened the database.
+    assert_eq!(client.transfer(1), Answer::Empty);
+    wait_for("leadership", || (!matches!(writer.open(NAME), Answer::Failure { .. })).then_some(()));
+    assert_eq!(integers(&mut writer, "SELECT n FROM t"), [1, 3]);
+    cluster.equal_dumps(NAME);
+}
+
+#[test]
+fn a_statement_that_runs_while_leadership_goes_is_void() {
+    let cluster = Cluster::of(3);
+    let (mut busy, mut other) = (cluster.connect(1), cluster.connect(1));
+    for client in [&mut busy, &mut other] {
+        client.open(NAME).ok();
+    }
+    busy.exec("CREATE TABLE t(n)", &[]).ok();
+    busy.begin_query("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n");
+    assert_eq!(other.transfer(2), Answer::Empty);
+    refused(busy.answer().unwrap(), LEADERSHIP_LOST);
+    let mut client = cluster.connect(2);
+    client.open(NAME).ok();
+    client.exec("INSERT INTO t VALUES(1)", &[]).ok();
+    cluster.equal_dumps(NAME);
+}
+
+#[test]
+fn without_a_majority_nothing_is_acknowledged_and_with_one_all_goes_on() {
+    let mut cluster = Cluster::of(3);
+    let mut client = cluster.connect(1);
+    client.open(NAME).ok();
+    client.exec("CREATE TABLE t(n)", &[]).ok();
+    cluster.node(2).stop();
+    cluster.node(3).stop();
+    refused(client.exec("INSERT INTO t VALUES(1)", &[]), LEADERSHIP_LOST);
+    refused(client.exec("INSERT INTO t VALUES(2)", &[]), NOT_LEADER);
+    assert_eq!(client.leader(), Answer::Server { id: 0, address: String::new() });
+    cluster.node(2).start_again();
+    let (_, mut client) = cluster.leader_client(NAME);
+    // The first is there or not, the second never.
+    assert_eq!(integers(&mut client, "SELECT n FROM t WHERE n = 2"), [0; 0]);
+    client.exec("INSERT INTO t VALUES(3)", &[]).ok();
+    cluster.node(3).start_again();
+    cluster.equal_dumps(NAME);
+}
+
+#[test]
+fn writers_that_wait_for_the_slot_are_told_when_leadership_goes() {
+    let cluster = Cluster::with(3, |options| options.busy_timeout = Some(Duration::from_secs(60)));
+    let (mut holder, mut waiting, mut other) = (cluster.connect(1), cluster.connect(1), cluster.connect(1));
+    for client in [&mut holder, &mut waiting, &mut other] {
+        client.open(NAME).ok();
+    }
+    holder.exec("CREATE TABLE t(n)", &[]).ok();
+    holder.exec("BEGIN IMMEDIATE", &[]).ok();
+    waiting.begin_exec("INSERT INTO t VALUES(1)");
+    assert_eq!(other.transfer(2), Answer::Empty);
+    refused(waiting.answer().unwrap(), NOT_LEADER);
+    refused(holder.exec("COMMIT", &[]), NOT_LEADER);
+}
