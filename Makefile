@@ -138,8 +138,9 @@ install-test: all
 go-test: shared
 	go-dqlite-compat/run '$(abspath $(DIST))'
 
-# A node killed under load, again and again; its directory is on the disk of the build folder.
+# A node on a disk that fails, and one killed under load, again and again; on the disk of the build folder.
 crash-test: shared
+	tests/crash/faults '$(abspath $(DIST))'
 	tests/crash/kill9 '$(abspath $(DIST))' --cycles 200
 
 # Says so where Debian's packages of the C library cannot be fetched.

@@ -234,6 +234,10 @@ impl Core {
         let Some(client) = self.clients.get_mut(&conn) else { return };
         client.sql = Place::None;
         if let Some(slot) = client.database.take() {
+            if self.databases.get(slot).is_some_and(|state| state.database.is_broken()) {
+                // Nothing that it holds can be trusted, nor what others would be told from it.
+                self.consensus.fail("a thread panicked while it changed a database's pages");
+            }
             if let Some(state) = self.databases.get(slot) {
                 // In case SQLite could not close it: nobody else could ever write.
                 state.database.release(WriterId(conn.0));

@@ -96,6 +96,12 @@ impl Database {
         self.chain().pin(view)
     }
 
+    /// Whether a thread panicked while it changed the versions, which may be half changed since.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.chain.is_poisoned()
+    }
+
     /// A place where a connection notes what it has pinned, to be given back with [`Self::forget_pins_of`].
     #[must_use]
     pub fn note_pins_of(&self, who: WriterId) -> Pinned {

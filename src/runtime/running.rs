@@ -197,6 +197,7 @@ impl RunningNode {
             dials: dials.clone(),
             inquiry: inquiry.clone(),
             leaving: Vec::new(),
+            snapshots_running: 0,
             cancelled: Arc::default(),
             phase: Phase::Serving,
             sleeps_until: None,

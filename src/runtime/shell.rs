@@ -119,6 +119,8 @@ pub struct Shell {
     pub inquiry: Inquiry,
     /// Whoever hands the node's duties over and wants to know how it goes.
     pub leaving: Vec<Sender<HandoverStep>>,
+    /// Snapshots that are being written: a stop waits for them to clear their files away.
+    pub snapshots_running: usize,
     /// Ends snapshots early.
     pub cancelled: Arc<AtomicBool>,
     /// How far the node's life came.
@@ -270,9 +272,13 @@ impl Shell {
                 self.phase = Phase::Done;
             }
             Message::Snapshot(Ok((snapshot, trailing))) => {
+                self.snapshots_running = self.snapshots_running.saturating_sub(1);
                 self.to_disk(DiskWork::Install { snapshot, trailing });
             }
-            Message::Snapshot(Err(text)) => self.core.handle_snapshot(Err(text), now),
+            Message::Snapshot(Err(text)) => {
+                self.snapshots_running = self.snapshots_running.saturating_sub(1);
+                self.core.handle_snapshot(Err(text), now);
+            }
             Message::Dialed { to, attempt, result } => {
                 let place = self.sockets.next_place();
                 if let Err(text) = &result {
@@ -307,8 +313,11 @@ impl Shell {
 
     fn step_phase(&mut self, now: Time) {
         if let Phase::Draining(until) = self.phase
-            && (self.sockets.sql.is_empty() || now >= until)
+            && (self.sockets.sql.is_empty() && self.snapshots_running == 0 || now >= until)
         {
+            if self.snapshots_running > 0 {
+                log::warn!("a snapshot did not end; the node stops without it");
+            }
             if !self.sockets.sql.is_empty() {
                 log::warn!("{} statements did not end; the node stops without them", self.sockets.sql.len());
             }
@@ -386,11 +395,16 @@ impl Shell {
         self.snapshot_time = clock::boot_ms().max(self.snapshot_time.saturating_add(1));
         let (time, compress) = (self.snapshot_time, self.compress);
         let (directory, desk) = (self.directory.clone(), self.desk.clone());
+        let held = Arc::clone(&self.lock);
         let started = threads::start("dqlite-snapshot", move || {
             let result = snapshot::write(directory, job, compress, time, &cancelled);
+            // Nobody else may have the directory before its files are finished or gone.
+            drop(held);
             desk.deliver(Message::Snapshot(result.map(|snapshot| (snapshot, trailing))));
         });
+        self.snapshots_running += 1;
         if let Err(error) = started {
+            self.snapshots_running -= 1;
             self.core.handle_snapshot(Err(format!("no thread for the snapshot: {error}")), now);
         }
     }

@@ -302,3 +302,44 @@ fn what_was_meant_for_a_transaction_that_was_rolled_back_is_never_run_alone() {
     world.sync();
     assert_eq!(world.answers(A), ["result 1"]);
 }
+
+/// A panic in the page store may leave a database half changed. Its thread's connection dies with it; the node must
+/// not serve from such pages, nor write them into snapshots.
+#[test]
+fn after_a_panic_in_the_page_store_the_node_serves_nobody_and_says_why() {
+    let mut world = World::new();
+    world.open(A);
+    world.open(B);
+    let database = Arc::clone(&world.databases[&A]);
+    world.exec(A, "UPDATE t SET a = 1");
+    world.jobs.pop_front().unwrap();
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| database.commit_to(999)));
+    assert!(panicked.is_err() && database.is_broken());
+    // As the shell does it when an SQL thread panicked: the socket first, then the connection.
+    world.core.handle_gone(A, world.now);
+    world.collect();
+    world.core.handle_sql_closed(A, world.now);
+    world.collect();
+    assert!(world.core.unavailable().is_some_and(|text| text.contains("panicked")));
+    world.exec(B, "SELECT 1");
+    assert_eq!(world.answers(B), ["failure 10250 not leader"]);
+}
+
+/// Any other panic on an SQL thread costs its client the connection, and nobody else anything.
+#[test]
+fn after_a_panic_over_a_statement_others_are_served() {
+    let mut world = World::new();
+    world.open(A);
+    world.open(B);
+    world.exec(A, "UPDATE t SET a = 1");
+    world.jobs.pop_front().unwrap();
+    world.exec(B, "UPDATE t SET a = 1");
+    world.core.handle_gone(A, world.now);
+    world.collect();
+    world.core.handle_sql_closed(A, world.now);
+    world.collect();
+    assert_eq!(world.run_write(false), B, "the slot is free");
+    world.sync();
+    assert_eq!(world.answers(B), ["result 1"]);
+    assert_eq!(world.core.unavailable(), None);
+}
