@@ -10,6 +10,7 @@ mod support;
 mod flood;
 mod garbage;
 mod memory;
+mod peers;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
