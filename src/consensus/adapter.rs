@@ -14,11 +14,13 @@ use super::clock::PinnedTimeout;
 use super::leadership::Leadership;
 use super::log_view::{LogView, handle};
 use super::membership::{Ownership, Promotion, RaftMembers, is_only_voter, is_voter};
+use super::reads::ReadTicket;
 use super::ready::Persistence;
 use super::shortage::Shortage;
+use super::snapshots::Intake;
 use super::start::{conf_state, configurations, hard_state, is_bootstrap, raft_config};
 use super::{Config, Effect, Refused, Restored, SnapshotMeta, logger};
-use crate::base::{EntryKind, Index, NodeId, Payload, Term, Time, limits};
+use crate::base::{EntryKind, Index, NodeId, Payload, Prng, Term, Time, limits};
 
 /// The role that was announced last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +54,11 @@ pub struct Consensus {
     pub(super) shortage: Option<Shortage>,
     /// While raft-rs leads.
     pub(super) leadership: Option<Leadership>,
+    pub(super) prng: Prng,
+    /// The last read that was taken.
+    pub(super) read_tickets: ReadTicket,
+    /// A snapshot of a leader on its way in.
+    pub(super) intake: Option<Intake>,
     /// Where servers that connected want their answers.
     pub(super) callers: BTreeMap<NodeId, String>,
     /// The term in which another server took over leadership without raising it.
@@ -92,6 +99,7 @@ impl Consensus {
         }
         let applied = Index(hard_state.commit);
         let term = Term(hard_state.term);
+        let labels_seed = !config.seed;
         let mut consensus = Self {
             pin: PinnedTimeout::new(config.seed, raft_config.election_tick),
             config,
@@ -113,6 +121,9 @@ impl Consensus {
             announced: Standing::Follower(term, None),
             shortage: None,
             leadership: None,
+            prng: Prng::new(labels_seed),
+            read_tickets: ReadTicket::default(),
+            intake: None,
             callers: BTreeMap::new(),
             taken_over: None,
             bootstrap_entry,
@@ -157,7 +168,7 @@ impl Consensus {
         match catch_unwind(AssertUnwindSafe(|| call(raw))) {
             Ok(value) => {
                 self.pin.set(raw);
-                Leadership::follow(&mut self.leadership, raw);
+                Leadership::follow(&mut self.leadership, raw, &mut self.prng);
                 Some(value)
             }
             Err(panic) => {
@@ -246,11 +257,13 @@ impl Consensus {
             self.tell_members();
         }
         self.pin_payloads();
+        self.check_round();
     }
 
     /// A snapshot is durable, and the log before `keep_from` may be forgotten.
     pub fn compact(&mut self, snapshot: SnapshotMeta, keep_from: Index) {
-        let keep_from = keep_from.min(snapshot.index.next()).min(self.applied.next());
+        let in_flight = self.first_awaited().unwrap_or(keep_from);
+        let keep_from = keep_from.min(in_flight).min(snapshot.index.next()).min(self.applied.next());
         self.call("compact", |raw| {
             let conf_state = conf_state(&RaftMembers::of(&snapshot.configuration, None, None));
             raw.mut_store().set_snapshot(snapshot, conf_state);

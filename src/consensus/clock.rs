@@ -63,6 +63,8 @@ impl Consensus {
             self.check_promotion();
             self.check_transfer();
             self.check_shortage();
+            self.repeat_round();
+            self.check_snapshots_sent();
         }
     }
 
@@ -95,6 +97,7 @@ impl Consensus {
         self.persistence.is_idle()
             && raw.raft.raft_log.unstable_entries().is_empty()
             && self.shortage.is_none()
+            && !self.is_installing()
     }
 
     fn tick(&mut self) {

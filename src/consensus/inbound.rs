@@ -4,12 +4,13 @@
 //! not at all, is answered here; such answers go through raft-rs's own queue, so that they leave in order and
 //! never before the term that they carry is durable. Elections are in `votes`.
 
-use raft::StateRole;
 use raft::eraftpb::{Message as RaftMessage, MessageType};
+use raft::{ProgressState, StateRole};
 
 use super::adapter::Consensus;
 use super::log_view::handle;
 use super::membership::is_only_voter;
+use super::outbound::Outgoing;
 use crate::base::{Entry, EntryKind, Index, NodeId, Term, Time, limits};
 use crate::codec::membership::Configuration;
 use crate::codec::peer::{AppendEntries, AppendResult, Message, TimeoutNow};
@@ -45,7 +46,7 @@ impl Consensus {
     }
 
     /// Remembers where this peer wants its answers.
-    fn note_caller(&mut self, from: NodeId, address: &str) {
+    pub(super) fn note_caller(&mut self, from: NodeId, address: &str) {
         if self.callers.get(&from).is_some_and(|known| known == address) {
             return;
         }
@@ -70,13 +71,28 @@ impl Consensus {
         self.call("answer", |raw| raw.raft.msgs.push(message));
     }
 
-    fn refuse_append(&mut self, to: NodeId, rejected: u64) {
+    pub(super) fn refuse_append(&mut self, to: NodeId, rejected: u64) {
         let term = self.term();
         let mut message = raft_message(MessageType::MsgAppendResponse, self.config.id, to, term);
         message.index = rejected;
         message.reject = true;
         message.reject_hint = self.last_index().0;
         self.answer(message);
+    }
+
+    /// Answers a label: at once where this server's term is durable, else when it is.
+    fn answer_label(&mut self, to: NodeId, label: u64) {
+        let Some(raw) = &self.raw else { return };
+        let term = Term(raw.raft.term);
+        let last_index = if self.is_installing() { Index(0) } else { Index(raw.raft.raft_log.persisted) };
+        if self.persistence.durable_term() == Some(term) {
+            let result = AppendResult { term, rejected: label, last_index, features: Some(0) };
+            self.send(vec![Outgoing { to, message: Message::AppendResult(result) }]);
+        } else {
+            let mut message = raft_message(MessageType::MsgAppendResponse, self.config.id, to, term);
+            (message.index, message.reject, message.reject_hint) = (label, true, last_index.0);
+            self.answer(message);
+        }
     }
 
     fn handle_append(&mut self, from: NodeId, append: AppendEntries) {
@@ -94,6 +110,15 @@ impl Consensus {
         }
         if let Err(text) = self.check_overlap(&append) {
             self.fail(&text);
+            return;
+        }
+        if append.prev_index.0 >= LABELS_FROM {
+            self.follow(from, append.term);
+            self.answer_label(from, append.prev_index.0);
+            return;
+        }
+        if self.is_installing() && !append.entries.is_empty() {
+            self.follow(from, append.term);
             return;
         }
         if !self.may_search(&append) {
@@ -125,7 +150,7 @@ impl Consensus {
 
     /// Whether `from` may lead `term` as far as is known here. A term has two leaders only when the first took its
     /// own vote away and left a single other voter, which in the C library leads without raising the term.
-    fn accepts_leader(&mut self, from: NodeId, term: Term) -> bool {
+    pub(super) fn accepts_leader(&mut self, from: NodeId, term: Term) -> bool {
         let Some(raw) = &self.raw else { return false };
         let (known, current) = (raw.raft.leader_id, Term(raw.raft.term));
         if term > current || known == 0 || known == from.0 {
@@ -192,6 +217,10 @@ impl Consensus {
             self.step(raft_message(MessageType::MsgAppendResponse, from, me, result.term));
             return;
         }
+        if result.rejected >= LABELS_FROM {
+            self.handle_label_answer(from, result.rejected);
+            return;
+        }
         let (Some(progress), Some(leadership)) = (raw.raft.prs().get(from.0), &mut self.leadership) else {
             return;
         };
@@ -199,7 +228,11 @@ impl Consensus {
         let Some(sent_to) = leadership.peer(from).sent_to else { return };
         let mut message = raft_message(MessageType::MsgAppendResponse, from, me, result.term);
         let matched = progress.matched;
-        let stepped = if result.rejected >= LABELS_FROM {
+        let installs = progress.state == ProgressState::Snapshot;
+        let stepped = if result.rejected > 0 && installs {
+            if result.rejected == progress.pending_snapshot {
+                self.report_snapshot_failed(from);
+            }
             None
         } else if result.rejected > 0 {
             message.index = result.rejected;
@@ -220,7 +253,7 @@ impl Consensus {
     }
 
     /// The peer was heard from.
-    fn note_active(&mut self, id: NodeId) {
+    pub(super) fn note_active(&mut self, id: NodeId) {
         self.call("active", |raw| {
             if let Some(progress) = raw.raft.mut_prs().get_mut(id.0) {
                 progress.recent_active = true;

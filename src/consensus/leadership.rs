@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use raft::{RawNode, StateRole};
 
 use super::log_view::LogView;
-use crate::base::{Index, NodeId, Term};
+use super::reads::Rounds;
+use crate::base::{Index, NodeId, Prng, Term, Time};
 
 /// One leadership of this server.
 #[derive(Debug)]
@@ -15,6 +16,7 @@ pub(super) struct Leadership {
     /// once it has taken one is a part of this leader's log, however far the peer's answer says it reaches.
     pub(super) first: Index,
     peers: BTreeMap<NodeId, Peer>,
+    pub(super) rounds: Rounds,
 }
 
 /// One peer during one leadership.
@@ -24,19 +26,29 @@ pub(super) struct Peer {
     pub(super) sent_to: Option<Index>,
     /// A heartbeat went out whose answer raft-rs has not been told of.
     pub(super) heartbeat_due: bool,
+    /// The highest number of a round whose label it has answered.
+    pub(super) answered: u32,
+    /// When all data of a snapshot had been written to it.
+    pub(super) snapshot_sent: Option<Time>,
 }
 
 impl Leadership {
     /// Follows raft-rs's role, after every single call: on the first one after an election the log ends with
     /// the entry that begins the term.
-    pub(super) fn follow(known: &mut Option<Self>, raw: &RawNode<LogView>) {
+    pub(super) fn follow(known: &mut Option<Self>, raw: &RawNode<LogView>, prng: &mut Prng) {
         let raft = &raw.raft;
         if raft.state != StateRole::Leader {
             *known = None;
         } else if known.as_ref().is_none_or(|known| known.term.0 != raft.term) {
             let first = Index(raft.raft_log.last_index());
-            *known = Some(Self { term: Term(raft.term), first, peers: BTreeMap::new() });
+            let rounds = Rounds::new(prng.next_u64());
+            *known = Some(Self { term: Term(raft.term), first, peers: BTreeMap::new(), rounds });
         }
+    }
+
+    /// The highest number of a round whose label this peer has answered.
+    pub(super) fn answered(&self, id: NodeId) -> u32 {
+        self.peers.get(&id).map_or(0, |peer| peer.answered)
     }
 
     pub(super) fn peer(&mut self, id: NodeId) -> &mut Peer {

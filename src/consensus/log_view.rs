@@ -146,6 +146,17 @@ impl LogView {
         self.snapshot = Some((snapshot, conf_state));
     }
 
+    /// The snapshot takes the place of the whole log.
+    pub(super) fn start_over(&mut self) {
+        let before = self.snapshot.as_ref().map_or((0, 0), |(meta, _)| (meta.index.0, meta.term.0));
+        self.before = before;
+        self.shapes.clear();
+        self.runs.clear();
+        self.payloads.clear();
+        self.staged.clear();
+        self.cached_bytes = 0;
+    }
+
     /// The newest snapshot.
     pub(super) fn snapshot_meta(&self) -> Option<&SnapshotMeta> {
         self.snapshot.as_ref().map(|(meta, _)| meta)

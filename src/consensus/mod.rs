@@ -44,8 +44,10 @@ mod log_view;
 mod logger;
 pub mod membership;
 mod outbound;
+mod reads;
 mod ready;
 mod shortage;
+mod snapshots;
 mod start;
 mod status;
 mod stuck;
@@ -57,6 +59,8 @@ use std::time::Duration;
 
 pub use adapter::Consensus;
 pub use changes::{Change, Started};
+pub use reads::ReadTicket;
+pub use snapshots::Offer;
 
 use crate::base::{Entry, Index, NodeId, Term};
 use crate::codec::membership::Configuration;
@@ -154,6 +158,26 @@ pub enum Effect {
         address: String,
         /// What to send.
         message: Message,
+    },
+    /// Send the newest snapshot to a peer, which is too far behind for entries; answered by
+    /// [`Consensus::handle_snapshot_sent`].
+    SendSnapshot {
+        /// The peer.
+        to: NodeId,
+        /// Its address.
+        address: String,
+        /// The term of this leadership.
+        term: Term,
+        /// The snapshot.
+        meta: SnapshotMeta,
+    },
+    /// All reads up to this one may be answered now: this server led after they had arrived, and all that was
+    /// committed then is applied.
+    ReadsReady {
+        /// The last of them.
+        up_to: ReadTicket,
+        /// What was committed then; it is applied.
+        index: Index,
     },
     /// This server leads `term`. Coming after another such effect, or after [`Effect::OutOfSpace`], it says
     /// that proposals are accepted again.

@@ -4,6 +4,7 @@
 //! the disk wait translated. Requests go to the address in the configuration, answers to the one that the asking
 //! server gave when it connected.
 
+use raft::ProgressState;
 use raft::eraftpb::{Message as RaftMessage, MessageType};
 
 use super::Effect;
@@ -51,6 +52,10 @@ impl Consensus {
         let translated = match message.get_msg_type() {
             MessageType::MsgAppend => return self.translate_append(message),
             MessageType::MsgHeartbeat => return self.translate_heartbeat(&message),
+            MessageType::MsgSnapshot => {
+                self.send_snapshot(&message);
+                return Translated::Nothing;
+            }
             MessageType::MsgTimeoutNow => return self.translate_timeout_now(term),
             MessageType::MsgAppendResponse => Message::AppendResult(AppendResult {
                 term,
@@ -130,9 +135,14 @@ impl Consensus {
         }
         let matched = Index(progress.matched);
         let last = Index(raw.store().last());
+        let installs = progress.state == ProgressState::Snapshot && progress.pending_snapshot == last.0;
         let prev_index = if matched >= leadership.first { matched } else { last };
         let peer = leadership.peer(NodeId(message.to));
         peer.heartbeat_due = true;
+        if installs {
+            // A refusal of the snapshot's own index would say that it could not be installed.
+            return self.label().map_or(Translated::Nothing, Translated::Message);
+        }
         peer.note_sent(prev_index);
         Translated::Message(Message::AppendEntries(AppendEntries {
             term: leadership.term,

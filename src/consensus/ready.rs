@@ -33,6 +33,8 @@ struct Outstanding {
     /// The first index that is written or cut off.
     first: Option<Index>,
     stores_metadata: bool,
+    /// The snapshot in place of the log, which is durable already.
+    installed: Option<Index>,
 }
 
 /// What the disk was asked to do and has not answered.
@@ -71,6 +73,11 @@ impl Persistence {
         self.outstanding.iter().any(|work| work.ticket == Some(ticket))
     }
 
+    /// The term that is stored, if it is the last that was to be stored.
+    pub(super) fn durable_term(&self) -> Option<Term> {
+        self.metadata.filter(|_| !self.stores_metadata()).map(|(term, _)| term)
+    }
+
     fn stores_metadata(&self) -> bool {
         self.outstanding.iter().any(|work| work.stores_metadata)
     }
@@ -97,6 +104,8 @@ struct Taken {
     leads: bool,
     vote: (Term, NodeId),
     messages: Vec<Message>,
+    /// The index of a snapshot that takes the place of the log.
+    installed: Option<Index>,
     appended: Appended,
     committed: Vec<Entry>,
 }
@@ -110,7 +119,10 @@ impl Consensus {
             }
             self.announce();
             if self.effects.is_empty() && !self.take_ready() {
-                return None;
+                self.begin_round();
+                if self.effects.is_empty() {
+                    return None;
+                }
             }
         }
     }
@@ -146,7 +158,11 @@ impl Consensus {
                 return None;
             }
             let mut ready = raw.ready();
-            assert!(ready.snapshot().is_empty(), "a snapshot of a leader has no way in yet");
+            let installed =
+                (!ready.snapshot().is_empty()).then(|| Index(ready.snapshot().get_metadata().index));
+            if installed.is_some() {
+                raw.mut_store().start_over();
+            }
             let entries = ready.take_entries();
             let appended = raw.mut_store().append(&entries);
             let mut messages = ready.take_messages();
@@ -158,7 +174,7 @@ impl Consensus {
             let raft = &raw.raft;
             let leads = raft.state == StateRole::Leader;
             let vote = (Term(raft.term), NodeId(raft.vote));
-            Some(Taken { number, leads, vote, messages, appended, committed })
+            Some(Taken { number, leads, vote, messages, installed, appended, committed })
         });
         let Some(Some(mut taken)) = taken else { return false };
         // raft-rs keeps its peers in a hash map; the order per peer stays.
@@ -193,6 +209,7 @@ impl Consensus {
         let mut work = Outstanding {
             number: taken.number,
             changes,
+            installed: taken.installed,
             first: truncated_from.or(entries.first().map(|entry| entry.index)),
             stores_metadata: metadata.is_some(),
             ..Outstanding::default()
@@ -282,7 +299,12 @@ impl Consensus {
             self.tell_members();
         }
         self.send(work.messages);
-        self.call("persisted", |raw| raw.on_persist_ready(work.number));
+        self.call("persisted", |raw| {
+            raw.on_persist_ready(work.number);
+            if let Some(index) = work.installed {
+                raw.advance_apply_to(index.0);
+            }
+        });
     }
 
     /// The configuration in an entry that holds one. What cannot be decoded ends this server's part.

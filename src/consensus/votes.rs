@@ -32,7 +32,7 @@ impl Consensus {
         let in_lease = raft.leader_id != 0 && raft.election_elapsed < raft.election_timeout();
         let has_leader = raft.state == StateRole::Leader || in_lease;
         let stale = request.term < term || request.term == Term(0);
-        let refused = stale || (has_leader && !request.disrupt_leader);
+        let refused = stale || self.is_installing() || (has_leader && !request.disrupt_leader);
         if request.pre_vote {
             let granted = !refused && raft.raft_log.is_up_to_date(request.last_index.0, request.last_term.0);
             let mut answer = raft_message(MessageType::MsgRequestPreVoteResponse, me, from, request.term);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::base::{Entry, EntryKind, Index, NodeId, Payload, Role, Term, Time};
 use crate::codec::membership::{Configuration, Server};
-use crate::codec::peer::{AppendEntries, Message};
+use crate::codec::peer::{AppendEntries, AppendResult, Message, RequestVote, VoteResult};
 use crate::consensus::{Config, Consensus, Effect, Restored, SnapshotMeta};
 
 pub(super) const HEARTBEAT: Duration = Duration::from_millis(500);
@@ -253,5 +253,59 @@ impl Node {
 
     pub(super) fn take_news(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.news)
+    }
+}
+
+pub(super) fn result(term: u64, rejected: u64, last_index: u64) -> Message {
+    let last_index = Index(last_index);
+    Message::AppendResult(AppendResult { term: Term(term), rejected, last_index, features: Some(0) })
+}
+
+pub(super) fn vote(term: u64, granted: bool, pre_vote: Option<bool>) -> Message {
+    Message::VoteResult(VoteResult { term: Term(term), granted, pre_vote })
+}
+
+pub(super) fn asks(candidate: u64, term: u64, last: (u64, u64), pre_vote: bool) -> RequestVote {
+    RequestVote {
+        term: Term(term),
+        candidate: NodeId(candidate),
+        last_index: Index(last.0),
+        last_term: Term(last.1),
+        disrupt_leader: false,
+        pre_vote,
+    }
+}
+
+/// Server 1 asks for pre-votes in term `term`.
+pub(super) fn pre_candidate(term: u64) -> Node {
+    let mut stored = Stored::fresh(&voters(&[1, 2, 3]));
+    stored.term = Term(term);
+    let mut node = Node::start(config(1), stored);
+    node.wait(2 * ELECTION);
+    node.sent.clear();
+    node
+}
+
+/// Server 1 of three leads term 2 from entry 2 on; nothing was answered yet.
+pub(super) fn leader() -> Node {
+    let mut node = pre_candidate(1);
+    node.receive(2, vote(2, true, Some(true)));
+    node.persist_all();
+    node.sent.clear();
+    node.receive(2, vote(2, true, Some(false)));
+    node.persist_all();
+    assert!(node.consensus.is_leader());
+    node.take_news();
+    node
+}
+
+impl Node {
+    pub(super) fn progress(&self, id: u64) -> raft::Progress {
+        self.consensus.raw.as_ref().unwrap().raft.prs().get(id).unwrap().clone()
+    }
+
+    /// What was sent to `id`.
+    pub(super) fn sent_to(&mut self, id: u64) -> Vec<Message> {
+        self.take_sent().into_iter().filter(|(to, _)| *to == NodeId(id)).map(|(_, message)| message).collect()
     }
 }

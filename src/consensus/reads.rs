@@ -1,0 +1,206 @@
+//! Proofs that this server led after a read had arrived, for linearizable reads.
+//!
+//! A *label* is an append without entries after an index that exists nowhere. Every server answers it at once with
+//! a refusal of exactly that number: "after you sent this I was still in your term". Reads that wait form a batch
+//! and share one round: one label to each voter, with a number that no label had before, sent after the last
+//! read of the batch had arrived. Once a majority has answered that number or a later one, in the configuration in
+//! force *and* in the committed one, no other leader can have acknowledged anything before the batch arrived
+//! that is not in this log: whoever elects one has to be among those that answered, later. No clock is involved,
+//! and answers are told apart by their numbers alone, never by their order.
+//!
+//! A round that is not over after a few heartbeats although this server still leads is proved by an entry
+//! of its own: perhaps there are servers that do not know labels.
+
+use std::collections::BTreeSet;
+
+use super::adapter::Consensus;
+use super::inbound::LABELS_FROM;
+use super::{Effect, Refused};
+use crate::base::{EntryKind, Index, NodeId, Term, Time};
+use crate::codec::membership::Configuration;
+use crate::codec::peer::{AppendEntries, Message};
+
+/// Heartbeats after which a round asks the log instead.
+const DEAF_AFTER: u32 = 3;
+
+/// Reads up to this one, in the order of [`Consensus::request_read`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ReadTicket(pub u64);
+
+/// The rounds of one leadership.
+#[derive(Debug)]
+pub(super) struct Rounds {
+    /// Tells the labels of this leadership from those of others; 30 bits.
+    nonce: u64,
+    /// The number of the newest round.
+    seq: u32,
+    round: Option<Round>,
+    /// The last read that waits for the next round.
+    waiting: Option<ReadTicket>,
+}
+
+#[derive(Debug)]
+struct Round {
+    up_to: ReadTicket,
+    /// What was committed when the round began.
+    index: Index,
+    proved: bool,
+    began: Time,
+    asked: Time,
+    /// The entry that proves it instead of labels.
+    barrier: Option<(Index, Term)>,
+}
+
+impl Rounds {
+    pub(super) fn new(random: u64) -> Self {
+        Self { nonce: random >> 34, seq: 0, round: None, waiting: None }
+    }
+
+    /// The newest label.
+    pub(super) fn label(&self) -> Index {
+        Index(LABELS_FROM + (self.nonce << 32) + u64::from(self.seq))
+    }
+
+    /// The number of the round that this label belongs to, if it is one of this leadership's.
+    pub(super) fn round_of(&self, label: u64) -> Option<u32> {
+        let number = label.checked_sub(LABELS_FROM)?;
+        let seq = u32::try_from(number & u64::from(u32::MAX)).ok()?;
+        (number >> 32 == self.nonce && seq <= self.seq).then_some(seq)
+    }
+}
+
+impl Consensus {
+    /// A read has arrived. `None`: it may be answered now, since nobody else has a vote. Otherwise
+    /// [`Effect::ReadsReady`] follows, unless this leadership ends.
+    ///
+    /// # Errors
+    /// When this server does not lead, or has not applied an entry of its own term yet.
+    pub fn request_read(&mut self, now: Time) -> Result<Option<ReadTicket>, Refused> {
+        self.now = self.now.max(now);
+        if !self.is_leader() || !self.has_applied_own_term() {
+            return Err(Refused::NotLeader);
+        }
+        if self.is_only_voter() {
+            return Ok(None);
+        }
+        let Some(leadership) = &mut self.leadership else { return Err(Refused::NotLeader) };
+        self.read_tickets.0 += 1;
+        leadership.rounds.waiting = Some(self.read_tickets);
+        Ok(Some(self.read_tickets))
+    }
+
+    /// Begins a round for the reads that wait, unless one is under way: that one began before they came.
+    pub(super) fn begin_round(&mut self) {
+        let (Some(raw), Some(leadership)) = (&self.raw, &mut self.leadership) else { return };
+        let rounds = &mut leadership.rounds;
+        if rounds.round.is_some() || rounds.seq == u32::MAX {
+            return;
+        }
+        let Some(up_to) = rounds.waiting.take() else { return };
+        rounds.seq += 1;
+        rounds.round = Some(Round {
+            up_to,
+            index: Index(raw.raft.raft_log.committed),
+            proved: false,
+            began: self.now,
+            asked: self.now,
+            barrier: None,
+        });
+        self.ask_voters();
+        self.check_round();
+    }
+
+    /// Sends the newest label to each voter that has not answered it.
+    fn ask_voters(&mut self) {
+        let Some(leadership) = &self.leadership else { return };
+        let seq = leadership.rounds.seq;
+        let (in_force, committed) = (self.membership.in_force(), self.membership.committed());
+        let voters = in_force.configuration.voters().chain(committed.configuration.voters());
+        let silent = voters.filter(|server| leadership.answered(server.id) < seq);
+        let mut asked: Vec<(NodeId, String)> =
+            silent.filter(|it| it.id != self.config.id).map(|it| (it.id, it.address.clone())).collect();
+        // The configuration in force comes first: it has the address.
+        let mut seen = BTreeSet::new();
+        asked.retain(|(id, _)| seen.insert(*id));
+        for (to, address) in asked {
+            if let Some(message) = self.label() {
+                self.effects.push_back(Effect::Send { to, address, message });
+            }
+        }
+    }
+
+    /// The newest label as a message.
+    pub(super) fn label(&self) -> Option<Message> {
+        let leadership = self.leadership.as_ref()?;
+        Some(Message::AppendEntries(AppendEntries {
+            term: leadership.term,
+            prev_index: leadership.rounds.label(),
+            prev_term: leadership.term,
+            commit: self.commit_index(),
+            entries: Vec::new(),
+        }))
+    }
+
+    /// A peer has answered this label in the current term.
+    pub(super) fn handle_label_answer(&mut self, from: NodeId, label: u64) {
+        let Some(leadership) = &mut self.leadership else { return };
+        let Some(seq) = leadership.rounds.round_of(label) else {
+            log::debug!("label {label} of {from} is none of this leadership's");
+            return;
+        };
+        let peer = leadership.peer(from);
+        peer.answered = peer.answered.max(seq);
+        self.note_active(from);
+        self.check_round();
+    }
+
+    /// Looks whether the round is over.
+    pub(super) fn check_round(&mut self) {
+        let proved = self.is_round_proved();
+        let applied = self.applied;
+        let Some(leadership) = &mut self.leadership else { return };
+        let Some(round) = &mut leadership.rounds.round else { return };
+        round.proved |= proved;
+        if round.proved && applied >= round.index {
+            let (up_to, index) = (round.up_to, round.index);
+            leadership.rounds.round = None;
+            self.effects.push_back(Effect::ReadsReady { up_to, index });
+        }
+    }
+
+    fn is_round_proved(&self) -> bool {
+        let Some(leadership) = &self.leadership else { return false };
+        let Some(round) = &leadership.rounds.round else { return false };
+        let seq = leadership.rounds.seq;
+        let logged = round
+            .barrier
+            .is_some_and(|(index, term)| self.applied >= index && self.term_at(index) == Some(term));
+        let majority = |configuration: &Configuration| {
+            let has = |id| id == self.config.id || leadership.answered(id) >= seq;
+            let answered = configuration.voters().filter(|voter| has(voter.id)).count();
+            answered > configuration.voters().count() / 2
+        };
+        logged
+            || majority(&self.membership.in_force().configuration)
+                && majority(&self.membership.committed().configuration)
+    }
+
+    /// Asks again whoever has not answered for a heartbeat; after some of them asks the log.
+    pub(super) fn repeat_round(&mut self) {
+        let (now, heartbeat) = (self.now, self.config.heartbeat);
+        let Some(leadership) = &mut self.leadership else { return };
+        let Some(round) = leadership.rounds.round.as_mut().filter(|round| !round.proved) else { return };
+        if now.since(round.asked) < heartbeat {
+            return;
+        }
+        round.asked = now;
+        let deaf = round.barrier.is_none() && now.since(round.began) >= heartbeat * DEAF_AFTER;
+        self.ask_voters();
+        if deaf && let Ok(barrier) = self.propose(EntryKind::Barrier, super::log_view::barrier()) {
+            log::debug!("a round of reads is proved by entry {}", barrier.0);
+            if let Some(round) = self.leadership.as_mut().and_then(|it| it.rounds.round.as_mut()) {
+                round.barrier = Some(barrier);
+            }
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! Snapshots on their way to peers that lag, and in from a leader. Their data never come here.
+//!
+//! Out: raft-rs writes nothing more to a peer that was sent a snapshot, until the peer says that it stores that much
+//! or [`Consensus::handle_snapshot_sent`], the peer or time say that it failed. That the data were written is no
+//! success.
+//!
+//! In, three steps: [`Consensus::handle_snapshot_offer`] at the head of the message, where nothing changes yet;
+//! [`Consensus::handle_snapshot_received`] when all data are on disk beside what is in use: from here on
+//! this server neither votes nor campaigns nor takes entries; and [`Consensus::handle_snapshot_installed`]
+//! when the snapshot has taken the place of log and databases.
+
+use std::time::Duration;
+
+use raft::eraftpb::{Message as RaftMessage, MessageType, Snapshot};
+use raft::{ProgressState, SnapshotStatus, StateRole};
+
+use super::adapter::Consensus;
+use super::inbound::raft_message;
+use super::membership::{Ownership, Placed, RaftMembers};
+use super::start::conf_state;
+use super::{Effect, SnapshotMeta};
+use crate::base::{Index, NodeId, Term, Time};
+use crate::codec::peer::InstallSnapshot;
+
+/// How long after the last byte a peer may take to say that it has installed a snapshot.
+const INSTALL_MAX: Duration = Duration::from_secs(30);
+
+/// What to do with a snapshot whose head has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// Store its data, then call [`Consensus::handle_snapshot_received`].
+    Take,
+    /// Skip its data: it is of no use, and what there is to answer was answered.
+    Skip,
+}
+
+/// A snapshot on its way in.
+#[derive(Debug)]
+pub(super) struct Intake {
+    from: NodeId,
+    term: Term,
+    meta: SnapshotMeta,
+    installing: bool,
+}
+
+impl Consensus {
+    pub(super) fn send_snapshot(&mut self, message: &RaftMessage) {
+        let to = NodeId(message.to);
+        let Some(leadership) = self.leadership.as_mut().filter(|it| it.term.0 == message.term) else {
+            return;
+        };
+        let Some(meta) = self.raw.as_ref().and_then(|raw| raw.store().snapshot_meta().cloned()) else {
+            return;
+        };
+        let peer = leadership.peer(to);
+        peer.snapshot_sent = None;
+        // Its answer is no answer to an append, and counts all the same.
+        peer.note_sent(meta.index);
+        let term = leadership.term;
+        let server = self.membership.in_force().configuration.get(to);
+        let Some(address) = server.map(|server| server.address.clone()) else { return };
+        self.effects.push_back(Effect::SendSnapshot { to, address, term, meta });
+    }
+
+    /// The data of a snapshot for `to` were written, or not.
+    pub fn handle_snapshot_sent(&mut self, to: NodeId, result: Result<(), String>) {
+        match result {
+            Ok(()) => {
+                let now = self.now;
+                if let Some(leadership) = &mut self.leadership {
+                    leadership.peer(to).snapshot_sent = Some(now);
+                }
+            }
+            Err(text) => {
+                log::warn!("snapshot for {to} not sent: {text}");
+                self.report_snapshot_failed(to);
+            }
+        }
+    }
+
+    pub(super) fn report_snapshot_failed(&mut self, to: NodeId) {
+        if let Some(leadership) = &mut self.leadership {
+            leadership.peer(to).snapshot_sent = None;
+        }
+        self.call("snapshot failed", |raw| raw.report_snapshot(to.0, SnapshotStatus::Failure));
+    }
+
+    /// Gives up on peers that do not say what became of their snapshot.
+    pub(super) fn check_snapshots_sent(&mut self) {
+        let (Some(raw), Some(leadership)) = (&self.raw, &mut self.leadership) else { return };
+        let mut late = Vec::new();
+        for (&id, progress) in raw.raft.prs().iter() {
+            let peer = leadership.peer(NodeId(id));
+            if progress.state != ProgressState::Snapshot {
+                peer.snapshot_sent = None;
+            } else if peer.snapshot_sent.is_some_and(|sent| self.now.since(sent) > INSTALL_MAX) {
+                late.push(NodeId(id));
+            }
+        }
+        late.sort_unstable();
+        for id in late {
+            log::warn!("{id} has not installed its snapshot after {} s", INSTALL_MAX.as_secs());
+            self.report_snapshot_failed(id);
+        }
+    }
+
+    /// The first index that a peer needs once it has installed the snapshot that it was sent.
+    #[must_use]
+    pub fn first_awaited(&self) -> Option<Index> {
+        let raw = self.raw.as_ref().filter(|raw| raw.raft.state == StateRole::Leader)?;
+        let installing = raw.raft.prs().iter().map(|(_, progress)| progress);
+        let installing = installing.filter(|progress| progress.state == ProgressState::Snapshot);
+        installing.map(|progress| Index(progress.pending_snapshot).next()).min()
+    }
+
+    /// Whether a snapshot is taking the place of log and databases.
+    pub(super) fn is_installing(&self) -> bool {
+        self.intake.as_ref().is_some_and(|intake| intake.installing)
+    }
+
+    /// The head of a snapshot has come; its data follow.
+    pub fn handle_snapshot_offer(
+        &mut self,
+        from: NodeId,
+        from_address: &str,
+        head: InstallSnapshot,
+        now: Time,
+    ) -> Offer {
+        self.now = self.now.max(now);
+        if self.raw.is_none() || from == NodeId(0) || from == self.config.id {
+            return Offer::Skip;
+        }
+        self.note_caller(from, from_address);
+        if head.term < self.term() || head.term == Term(0) {
+            self.refuse_append(from, head.last_index.0);
+            return Offer::Skip;
+        }
+        if head.last_index == Index(0) || head.last_term == Term(0) || head.last_term > head.term {
+            log::error!("snapshot of {from} refused: index {} of term {}", head.last_index, head.last_term);
+            return Offer::Skip;
+        }
+        if !self.accepts_leader(from, head.term) {
+            return Offer::Skip;
+        }
+        self.follow(from, head.term);
+        self.handle_other_leader();
+        let busy = self.intake.is_some() || self.shortage.is_some();
+        if busy || self.covers(from, head.last_index, head.last_term) {
+            return Offer::Skip;
+        }
+        let meta = SnapshotMeta {
+            index: head.last_index,
+            term: head.last_term,
+            configuration: head.configuration,
+            configuration_index: head.configuration_index,
+        };
+        self.intake = Some(Intake { from, term: head.term, meta, installing: false });
+        Offer::Take
+    }
+
+    /// Whether the log holds all that the snapshot does; if so the leader is told.
+    fn covers(&mut self, from: NodeId, index: Index, term: Term) -> bool {
+        let Some(raw) = &self.raw else { return false };
+        let log = &raw.raft.raft_log;
+        let covered = index.0 <= log.committed || log.match_term(index.0, term.0);
+        if covered {
+            let me = self.config.id;
+            let mut message = raft_message(MessageType::MsgAppendResponse, me, from, self.term());
+            message.index = index.0;
+            self.answer(message);
+        }
+        covered
+    }
+
+    /// All data of the snapshot are stored, beside what is in use. Returns whether it is to take its place
+    /// now: then nothing but term and vote is to be made durable before [`Consensus::handle_snapshot_installed`].
+    pub fn handle_snapshot_received(&mut self) -> bool {
+        let (Some(raw), Some(intake)) = (&self.raw, &self.intake) else { return false };
+        let (from, meta) = (intake.from, (intake.meta.index, intake.meta.term));
+        let follows = raw.raft.state == StateRole::Follower && Term(raw.raft.term) == intake.term;
+        if !follows || self.shortage.is_some() || self.covers(from, meta.0, meta.1) {
+            self.intake = None;
+            return false;
+        }
+        if let Some(intake) = &mut self.intake {
+            intake.installing = true;
+        }
+        true
+    }
+
+    /// The data did not all come. The leader tries again.
+    pub fn handle_snapshot_broken_off(&mut self) {
+        if !self.is_installing() {
+            self.intake = None;
+        }
+    }
+
+    /// The snapshot has taken the place of log and databases, or could not and everything is as it was.
+    pub fn handle_snapshot_installed(&mut self, result: Result<(), String>) {
+        if !self.is_installing() {
+            return;
+        }
+        let Some(Intake { from, term, meta, .. }) = self.intake.take() else { return };
+        let index = meta.index;
+        if let Err(text) = &result {
+            log::error!("snapshot at {index} not installed: {text}");
+        } else if !self.replace_log(meta) {
+            self.fail(&format!("snapshot at {index} has taken the place of a log that it does not fit"));
+            return;
+        }
+        // After a change of term the answer would mean something else.
+        if self.term() == term {
+            let mut message = raft_message(MessageType::MsgAppendResponse, self.config.id, from, term);
+            (message.index, message.reject) = (index.0, result.is_err());
+            self.answer(message);
+        }
+    }
+
+    fn replace_log(&mut self, meta: SnapshotMeta) -> bool {
+        let index = meta.index;
+        // raft-rs ignores a snapshot without this server, as it is for one that is being promoted.
+        let members = RaftMembers::of(&meta.configuration, Some(self.config.id), None);
+        let placed = Placed { configuration: meta.configuration.clone(), index: meta.configuration_index };
+        let members = conf_state(&members);
+        let replaced = self.call("install", |raw| {
+            let mut snapshot = Snapshot::default();
+            let metadata = snapshot.mut_metadata();
+            (metadata.index, metadata.term) = (index.0, meta.term.0);
+            metadata.set_conf_state(members.clone());
+            raw.mut_store().set_snapshot(meta, members);
+            raw.raft.restore(snapshot)
+        });
+        if replaced == Some(true) {
+            self.membership = Ownership::new(placed.clone(), placed);
+            (self.handed_out, self.applied) = (index, index);
+            self.persistence.lost_from = None;
+            self.tell_members();
+        }
+        replaced == Some(true)
+    }
+}
