@@ -1,16 +1,17 @@
 //! The disk thread: takes everything that is queued, makes it durable in the order of the queue with as few
 //! writes and syncs as that order allows, and reports.
 
+use std::iter;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::Receiver;
 
+use super::token::{Nudge, Token};
 use crate::base::{Entry, Index, NodeId, Term};
 use crate::disk::Disk;
-use crate::storage::StorageError;
 use crate::storage::snapshots::FinishedSnapshot;
 use crate::storage::writer::Writer;
+use crate::storage::{Preparation, StorageError};
 
 /// Something that must become durable.
 #[derive(Debug)]
@@ -40,7 +41,7 @@ pub enum DiskWork {
 /// What became of it.
 #[derive(Debug)]
 pub enum DiskDone {
-    /// Durable.
+    /// Durable, like everything before it.
     Persisted {
         /// The work.
         ticket: u64,
@@ -70,47 +71,50 @@ pub enum DiskDone {
 
 /// Works until told to close. `report` is called after the work it reports is durable. A panic ends the writing
 /// for good: all work is refused from then on, so that nobody waits for it.
-pub fn run<D: Disk>(writer: Writer<D>, work: &Receiver<DiskWork>, report: impl Fn(DiskDone)) {
-    let mut worker = Worker::new(writer);
-    let mut more_to_prepare = true;
-    loop {
-        let first = if more_to_prepare {
-            match work.recv_timeout(Duration::from_millis(1)) {
-                Ok(first) => Some(first),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
-        } else {
-            match work.recv() {
-                Ok(first) => Some(first),
-                Err(_) => return,
-            }
-        };
-        let items: Vec<DiskWork> = first.into_iter().chain(work.try_iter()).collect();
-        let owed: Vec<DiskDone> = items.iter().map(refused).collect();
-        // What a panic leaves behind is dropped unseen.
-        let turn = catch_unwind(AssertUnwindSafe(|| {
-            if items.is_empty() {
-                Turn::Prepared(worker.prepare_ahead())
-            } else {
-                worker.work(items, &report)
-            }
-        }));
-        match turn {
-            Ok(Turn::Prepared(more)) => more_to_prepare = more,
-            Ok(Turn::Worked) => more_to_prepare = true,
+pub fn run<D: Disk>(token: &Token<D>, work: &Receiver<DiskWork>, nudge: &Nudge, report: impl Fn(DiskDone)) {
+    while let Ok(first) = work.recv() {
+        let mut held = token.lock();
+        // What came while the token was waited for goes along.
+        let items: Vec<DiskWork> = iter::once(first).chain(work.try_iter()).collect();
+        match perform(&mut held, items, &report) {
             Ok(Turn::Closed) => return,
-            Err(_) => {
-                log::error!("the disk thread panicked: nothing is written any more");
+            Ok(Turn::Worked { prepare: true }) => nudge.give(),
+            Ok(Turn::Worked { prepare: false }) => {}
+            Err(owed) => {
+                drop(held);
                 return refuse_all(owed, work, report);
             }
         }
     }
 }
 
+/// Does all of `items` as the holder of the token.
+///
+/// # Errors
+/// A panic, now or earlier: what is to be reported of the items. Some of it may have been reported already.
+pub fn perform<D: Disk>(
+    held: &mut Option<Worker<D>>,
+    items: Vec<DiskWork>,
+    report: &impl Fn(DiskDone),
+) -> Result<Turn, Vec<DiskDone>> {
+    let owed: Vec<DiskDone> = items.iter().map(refused).collect();
+    // What a panic leaves behind is dropped unseen.
+    let Some(mut worker) = held.take() else { return Err(owed) };
+    match catch_unwind(AssertUnwindSafe(|| (worker.work(items, report), worker))) {
+        Ok((turn, worker)) => {
+            *held = Some(worker);
+            Ok(turn)
+        }
+        Err(_) => {
+            log::error!("a thread panicked over the log: nothing is written any more");
+            Err(owed)
+        }
+    }
+}
+
 /// The answer to work that will not be done.
 fn refused(work: &DiskWork) -> DiskDone {
-    let text = "the disk thread panicked".to_owned();
+    let text = "a thread panicked over the log".to_owned();
     match work {
         DiskWork::Persist { ticket, .. } => DiskDone::Failed { ticket: *ticket, no_space: false, text },
         DiskWork::Install { .. } => DiskDone::NotInstalled { text },
@@ -132,10 +136,11 @@ fn refuse_all(owed: Vec<DiskDone>, work: &Receiver<DiskWork>, report: impl Fn(Di
 /// What a turn of the disk thread was for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// For segments to come; whether more of that is to be done.
-    Prepared(bool),
-    /// For work that was queued.
-    Worked,
+    /// For work that was queued; whether something should be prepared for work to come.
+    Worked {
+        /// It should.
+        prepare: bool,
+    },
     /// For the end.
     Closed,
 }
@@ -161,7 +166,24 @@ impl<D: Disk> Worker<D> {
         })
     }
 
-    /// Does all of `items`, in their order.
+    /// Finalises the last full segment, and hands out the preparation of the next one, if there is anything to
+    /// prepare.
+    pub fn take_preparation(&mut self) -> Option<Preparation<D::File>> {
+        let taken = self.writer.finalise_ahead().and_then(|()| self.writer.take_preparation());
+        taken.unwrap_or_else(|error| {
+            log::debug!("no segment prepared ahead: {error}");
+            None
+        })
+    }
+
+    /// Takes back what was handed out.
+    pub fn give_back(&mut self, preparation: Preparation<D::File>, outcome: Result<(), StorageError>) {
+        if let Err(error) = self.writer.give_back(preparation, outcome) {
+            log::debug!("no segment prepared ahead: {error}");
+        }
+    }
+
+    /// Does all of `items`, in their order. Of several that became durable together, the last is reported.
     pub fn work(&mut self, items: impl IntoIterator<Item = DiskWork>, report: &impl Fn(DiskDone)) -> Turn {
         let Self { writer, batch } = self;
         for item in items {
@@ -194,7 +216,7 @@ impl<D: Disk> Worker<D> {
             }
         }
         batch.flush(writer, report);
-        Turn::Worked
+        Turn::Worked { prepare: writer.wants_preparation() }
     }
 }
 
@@ -231,11 +253,11 @@ impl Batch {
     fn flush<D: Disk>(&mut self, writer: &mut Writer<D>, report: &impl Fn(DiskDone)) {
         let result = if self.entries.is_empty() { Ok(()) } else { writer.append(&self.entries) };
         self.entries.clear();
-        for ticket in std::mem::take(&mut self.tickets) {
-            match &result {
-                Ok(()) => report(DiskDone::Persisted { ticket }),
-                Err(error) => self.fail(ticket, error, report),
-            }
+        let tickets = std::mem::take(&mut self.tickets);
+        match (&result, tickets.last()) {
+            (Ok(()), Some(&ticket)) => report(DiskDone::Persisted { ticket }),
+            (Ok(()), None) => {}
+            (Err(error), _) => tickets.iter().for_each(|&ticket| self.fail(ticket, error, report)),
         }
     }
 
@@ -254,9 +276,10 @@ mod tests {
 
     use crossbeam_channel::unbounded;
 
-    use super::{DiskDone, DiskWork, run};
+    use super::{DiskDone, DiskWork, Worker, run};
     use crate::base::{NodeId, Term};
     use crate::disk::FaultDisk;
+    use crate::runtime::token::{Token, nudges};
     use crate::storage::writer::{Writer, WriterConfig, WriterState};
 
     #[test]
@@ -270,7 +293,8 @@ mod tests {
         disk.send(DiskWork::Close).unwrap();
         let (reports, planned) = (RefCell::new(Vec::new()), Cell::new(true));
         let writer = Writer::new(FaultDisk::new(1), WriterState::default(), WriterConfig::default());
-        run(writer, &work, |done| {
+        let (token, (nudge, _nudges)) = (Token::new(Worker::new(writer)), nudges());
+        run(&token, &work, &nudge, |done| {
             if planned.replace(false) {
                 std::panic::resume_unwind(Box::new("planned"));
             }
@@ -280,7 +304,7 @@ mod tests {
                 other => format!("{other:?}"),
             });
         });
-        let expected = ["1 failed", "2 failed", "3 failed", "the disk thread panicked"];
+        let expected = ["1 failed", "2 failed", "3 failed", "a thread panicked over the log"];
         assert_eq!(reports.into_inner(), expected);
     }
 }

@@ -1,5 +1,5 @@
 //! The only threads, sockets and clock reads: a loop that feeds events to the core and executes its effects,
-//! a disk thread, SQL threads, and a thread per snapshot.
+//! a disk thread, one that prepares segments, SQL threads, and a thread per snapshot.
 
 pub mod address;
 pub mod client;
@@ -14,6 +14,7 @@ pub mod inquiry;
 pub mod intake;
 pub mod latency;
 pub mod listen;
+pub mod lone;
 pub mod mailbox;
 pub mod net;
 pub mod peers;
@@ -23,7 +24,9 @@ pub mod shell;
 pub mod slot;
 pub mod snapshot;
 pub mod sql_pool;
+pub mod storing;
 pub mod threads;
+pub mod token;
 pub mod trace;
 pub mod verify;
 

@@ -7,12 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{RecvTimeoutError, bounded, unbounded};
+use crossbeam_channel::{RecvTimeoutError, bounded};
 use mio::{Interest, Poll, Waker};
 
 use super::clock::{self, Clock};
 use super::connect::Connector;
-use super::disk;
 use super::habits::Habits;
 use super::handover::Leaving;
 use super::inquiry::Inquiry;
@@ -26,6 +25,7 @@ use super::settings::Settings;
 use super::shell::{self, Desk, Duty, LISTEN, Message, Phase, Shell, Sockets, WAKE};
 use super::slot::Slot;
 use super::sql_pool::SqlPool;
+use super::storing::Storing;
 use super::threads;
 use super::verify;
 use crate::base::{Index, NodeId, Prng, Term};
@@ -109,7 +109,8 @@ pub struct RunningNode {
     inquiry: Inquiry,
     id: NodeId,
     election_timeout: Duration,
-    disk: Mutex<Option<JoinHandle<()>>>,
+    /// The disk thread, and the one that prepares segments, which ends when nobody can ask it any more.
+    disk: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// How long a start waits for the node to lead when nobody else can.
@@ -165,19 +166,14 @@ impl RunningNode {
         let poll = Poll::new()?;
         let (mailbox, inbox) = mailbox(Waker::new(poll.registry(), WAKE)?);
         poll.registry().register(acceptor.source(), LISTEN, Interest::READABLE)?;
-        let (disk, work) = unbounded();
         set_progress_hook(super::inline::handle_progress);
         let lock = Arc::new(lock);
         let desk = Desk { slot: Arc::new(Slot::default()), mailbox, crew: Arc::default() };
-        let (report, of_disk) = (desk.clone(), Arc::clone(&lock));
+        let report = desk.clone();
         let pool = SqlPool::start(options.settings.sql_workers, move |done| {
             report.deliver(Message::Sql(done));
         })?;
-        let report = desk.clone();
-        let disk_thread = threads::start("dqlite-disk", move || {
-            disk::run(writer, &work, |done| report.deliver(Message::Disk(done)));
-            drop(of_disk);
-        })?;
+        let (storing, disk_threads) = Storing::start(writer, &directory, &lock, &desk, clock)?;
         let (starting, started) = bounded(0);
         let latency = Arc::<Latency>::default();
         let shell = Box::new(Shell {
@@ -186,7 +182,7 @@ impl RunningNode {
             acceptor: Some(acceptor),
             core,
             pool,
-            disk,
+            storing,
             inbox,
             desk: desk.clone(),
             directory,
@@ -214,7 +210,7 @@ impl RunningNode {
             log::warn!("this node does not lead yet, though nobody else votes");
         }
         let (id, election_timeout) = (options.id, options.election_timeout);
-        let disk = Mutex::new(Some(disk_thread));
+        let disk = Mutex::new(disk_threads);
         Ok(Self { desk, dials, inquiry, id, election_timeout, latency, disk })
     }
 
@@ -263,8 +259,8 @@ impl RunningNode {
                 failed |= thread.join().is_err();
             }
         }
-        let disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = disk {
+        let disk = std::mem::take(&mut *self.disk.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in disk {
             failed |= thread.join().is_err();
         }
         self.dials.stop(DIAL_PATIENCE);

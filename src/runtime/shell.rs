@@ -23,6 +23,7 @@ use super::peers::Peers;
 use super::peers::dial::Dials;
 use super::slot::{Slot, Tried};
 use super::sql_pool::{SqlDone, SqlPool, SqlWork};
+use super::storing::Storing;
 use super::{snapshot, threads};
 use crate::base::{NodeId, Time};
 use crate::disk::DirectoryLock;
@@ -97,8 +98,8 @@ pub struct Shell {
     pub core: Core,
     /// The SQL threads.
     pub pool: SqlPool,
-    /// The disk thread's queue.
-    pub disk: Sender<DiskWork>,
+    /// What is to be durable.
+    pub storing: Storing,
     /// What other threads posted.
     pub inbox: Inbox<Message>,
     /// Where other threads hand in what they finished.
@@ -183,6 +184,7 @@ impl Shell {
     /// What the loop would do with a message, for another thread that has it.
     fn step_with(&mut self, message: Message) {
         self.step(message);
+        self.storing.hand_over();
         let earlier = match (self.next_timeout(), self.sleeps_until) {
             (Some(next), Some(until)) => next < until,
             (next, None) => next.is_some(),
@@ -237,6 +239,9 @@ impl Shell {
     }
 
     fn handle_message(&mut self, message: Message, now: Time) {
+        if let Message::Disk(done) = &message {
+            self.storing.handle_done(done);
+        }
         match message {
             Message::Sql(SqlDone::Opened { conn, sql }) => {
                 let result = sql.map(|sql| {
@@ -259,12 +264,18 @@ impl Shell {
                 self.forget_sql(conn, now);
             }
             Message::Sql(SqlDone::Closed { conn }) => self.forget_sql(conn, now),
-            Message::Disk(DiskDone::Persisted { ticket }) => self.core.handle_persisted(ticket, now),
+            Message::Disk(DiskDone::Persisted { ticket }) => {
+                self.core.handle_persisted(ticket, now);
+            }
             Message::Disk(DiskDone::Failed { ticket, no_space, text }) => {
                 self.core.handle_persist_failed(ticket, no_space, &text, now);
             }
-            Message::Disk(DiskDone::Installed) => self.core.handle_snapshot(Ok(()), now),
-            Message::Disk(DiskDone::NotInstalled { text }) => self.core.handle_snapshot(Err(text), now),
+            Message::Disk(DiskDone::Installed) => {
+                self.core.handle_snapshot(Ok(()), now);
+            }
+            Message::Disk(DiskDone::NotInstalled { text }) => {
+                self.core.handle_snapshot(Err(text), now);
+            }
             Message::Disk(DiskDone::Closed { error }) => {
                 if let Some(error) = error {
                     log::warn!("the log could not be closed cleanly; the next start does it: {error}");
@@ -273,7 +284,7 @@ impl Shell {
             }
             Message::Snapshot(Ok((snapshot, trailing))) => {
                 self.snapshots_running = self.snapshots_running.saturating_sub(1);
-                self.to_disk(DiskWork::Install { snapshot, trailing });
+                self.submit(DiskWork::Install { snapshot, trailing });
             }
             Message::Snapshot(Err(text)) => {
                 self.snapshots_running = self.snapshots_running.saturating_sub(1);
@@ -321,15 +332,13 @@ impl Shell {
             if !self.sockets.sql.is_empty() {
                 log::warn!("{} statements did not end; the node stops without them", self.sockets.sql.len());
             }
-            self.to_disk(DiskWork::Close);
+            self.submit(DiskWork::Close);
             self.phase = Phase::Closing;
         }
     }
 
-    fn to_disk(&self, work: DiskWork) {
-        if self.disk.send(work).is_err() {
-            log::error!("the disk thread is gone");
-        }
+    fn submit(&mut self, work: DiskWork) {
+        self.storing.submit(work, matches!(self.phase, Phase::Serving));
     }
 
     fn execute(&mut self, effect: Effect) {
@@ -344,6 +353,7 @@ impl Shell {
                 self.pool.submit(SqlWork::Open { conn, database }, now);
             }
             Effect::RunSql { conn, request } => {
+                self.storing.lone.handle_request(conn);
                 let short = self.habits.is_short(conn, &request);
                 if let Some(sql) = self.sockets.lend(conn) {
                     self.run_sql(SqlWork::Run { conn, sql, request }, short, now);
@@ -366,7 +376,7 @@ impl Shell {
                 }
             }
             Effect::Persist { ticket, truncate_from, entries, metadata } => {
-                self.to_disk(DiskWork::Persist { ticket, truncate_from, entries, metadata });
+                self.submit(DiskWork::Persist { ticket, truncate_from, entries, metadata });
             }
             Effect::PeerConnected { id } => self.peers.handle_heard(id, now),
             Effect::SendPeer { to, address, message } => self.send_peer(to, &address, &message, now),

@@ -13,6 +13,10 @@ use crate::format::segment::SEGMENT_HEADER;
 /// How much is zeroed in one step: about a millisecond of a slow disk.
 const ZERO_STEP_BYTES: u64 = 256 << 10;
 
+/// Zeros written at once. Linux keeps what one call wrote in one piece, and would count (and some file systems
+/// write) all of that piece again for each batch that goes into it.
+const ZERO_PIECE_BYTES: u64 = 4 << 10;
+
 static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
 
 /// An open segment that can take batches, or takes them.
@@ -78,10 +82,15 @@ impl<F> Preparation<F> {
         self.named && self.zeroed >= self.zero_to
     }
 
+    /// Leaves the rest of it unwritten: for when it will be filled so soon that the zeros would only be in the way.
+    pub fn leave_unwritten(&mut self) {
+        self.zero_to = self.zero_to.min(self.zeroed);
+    }
+
     /// One step of the work on a disk of one's own, for a thread beside the writer's.
     ///
     /// # Errors
-    /// As [`StorageError`] says; hand it to [`super::Writer::give_back`] together with this.
+    /// As [`StorageError`] says; hand it to [`super::writer::Writer::give_back`] together with this.
     pub fn step_aside<D: Disk<File = F>>(&mut self, disk: D) -> Result<bool, StorageError> {
         self.step(&mut Io::new(disk))
     }
@@ -109,7 +118,12 @@ impl<F> Preparation<F> {
             self.named = true;
         } else if self.zeroed < self.zero_to {
             let end = (self.zeroed + 1).next_multiple_of(ZERO_STEP_BYTES).min(self.zero_to);
-            io.write_at(&self.name, file, self.zeroed, zeros(end - self.zeroed))?;
+            let mut at = self.zeroed;
+            while at < end {
+                let piece_end = (at + 1).next_multiple_of(ZERO_PIECE_BYTES).min(end);
+                io.write_at(&self.name, file, at, zeros(piece_end - at))?;
+                at = piece_end;
+            }
             // For speed alone: else the first append pays for all the zeros in its own sync.
             io.sync(&self.name, file)?;
             self.zeroed = end;

@@ -201,7 +201,12 @@ impl<D: Disk> Writer<D> {
         if self.current.is_none() {
             let mut preparation = match self.preparation.take() {
                 Some(preparation) => preparation,
-                None => self.new_preparation(),
+                None => {
+                    // One that somebody still works on comes too late: when it is given back, a later one is in
+                    // use, and open segments are read in the order of their numbers.
+                    self.away = None;
+                    self.new_preparation()
+                }
             };
             while !preparation.is_usable() {
                 if let Err(error) = preparation.step(&mut self.io) {

@@ -9,7 +9,7 @@ use super::{Desk, Message, Phase, Shell};
 use crate::base::limits;
 use crate::engine::ConnId;
 use crate::runtime::slot::Slot;
-use crate::runtime::{inline, threads};
+use crate::runtime::{inline, lone, threads};
 
 /// The token of the waker.
 pub const WAKE: Token = Token(0);
@@ -96,12 +96,9 @@ fn serve(desk: &Desk, mut shell: Box<Shell>, mut duty: Box<Duty>) -> End {
     }
     loop {
         shell.turn(&mut duty.buffer);
-        for _ in 0..limits::INLINE_PER_TURN_MAX {
-            let Some(work) = shell.ready.pop_front() else { break };
-            match inline::run(desk, shell, duty, work) {
-                Some(back) => (shell, duty) = back,
-                None => return End::Overtaken,
-            }
+        match work_here(desk, shell, duty) {
+            Some(back) => (shell, duty) = back,
+            None => return End::Overtaken,
         }
         if matches!(shell.phase, Phase::Done) {
             drop(shell);
@@ -126,6 +123,22 @@ fn serve(desk: &Desk, mut shell: Box<Shell>, mut duty: Box<Duty>) -> End {
         }
         shell.handle_events(&duty.events, &mut duty.buffer);
     }
+}
+
+/// Runs short statements, and writes a lone writer's commit. `None` when another thread took over.
+fn work_here(desk: &Desk, mut shell: Box<Shell>, mut duty: Box<Duty>) -> Option<(Box<Shell>, Box<Duty>)> {
+    for _ in 0..limits::INLINE_PER_TURN_MAX {
+        (shell, duty) = if let Some(work) = shell.ready.pop_front() {
+            shell.storing.hand_over();
+            inline::run(desk, shell, duty, work)?
+        } else if let Some(work) = shell.storing.take_own_work() {
+            lone::run(desk, shell, duty, work)?
+        } else {
+            break;
+        };
+    }
+    shell.storing.hand_over();
+    Some((shell, duty))
 }
 
 impl Shell {

@@ -29,6 +29,22 @@ impl<D: Disk> Writer<D> {
         more
     }
 
+    /// Whether there is work that can be done ahead: a full segment to finalise, or the next one to prepare.
+    #[must_use]
+    pub fn wants_preparation(&self) -> bool {
+        let prepared = self.preparation.as_ref().is_some_and(Preparation::is_done);
+        !self.closing.is_empty() || (self.away.is_none() && !prepared)
+    }
+
+    /// Finalises the last full segment.
+    ///
+    /// # Errors
+    /// As [`StorageError`] says.
+    pub fn finalise_ahead(&mut self) -> Result<(), StorageError> {
+        self.begin()?;
+        self.finish_closing()
+    }
+
     /// Hands out the preparation of the next segment, for a thread with a disk of its own, so that zeroing never
     /// stands in the way of an append. `None` when there is nothing to prepare.
     ///
@@ -65,7 +81,6 @@ impl<D: Disk> Writer<D> {
             return Ok(());
         }
         // Nobody waits for it any more.
-        self.away = None;
         self.io.unlink(preparation.name())
     }
 

@@ -76,19 +76,20 @@ fn zeroing_ahead_goes_in_steps_and_an_append_need_not_wait_for_its_end() {
     for _ in 0..5 {
         assert!(writer.prepare_ahead().unwrap());
     }
-    assert_eq!(
-        disk.take_trace(),
-        [
-            "create open-1",
-            "preallocate open-1 1048576",
-            "sync open-1",
-            "write open-1 0+8",
-            "sync open-1",
-            "sync_dir",
-            "write open-1 8+262136",
-            "sync open-1"
-        ]
-    );
+    let trace = disk.take_trace();
+    let (begun, zeros) = trace.split_at(6);
+    let expected = [
+        "create open-1",
+        "preallocate open-1 1048576",
+        "sync open-1",
+        "write open-1 0+8",
+        "sync open-1",
+        "sync_dir",
+    ];
+    assert_eq!(begun, expected);
+    assert_eq!(zeros.len(), 64 + 1, "a quarter of a megabyte, block by block, and one sync");
+    assert_eq!(zeros.first().unwrap(), "write open-1 8+4088");
+    assert_eq!(zeros.get(63..).unwrap(), ["write open-1 258048+4096", "sync open-1"]);
     writer.append(&[entries(1, 1, 1, 64)]).unwrap();
     assert_eq!(disk.take_trace(), ["write open-1 8+96", "sync open-1"]);
     let mut steps = 0;
@@ -122,6 +123,27 @@ fn a_preparation_can_be_made_beside_the_writer() {
     while late.step_aside(disk.clone()).unwrap() {}
     writer.give_back(late, Ok(())).unwrap();
     assert_eq!(names(&disk), [ONE]);
+}
+
+#[test]
+fn a_preparation_that_comes_too_late_is_not_used_behind_a_later_one() {
+    let disk = FaultDisk::new(1);
+    let mut writer = fresh(&disk);
+    let mut late = writer.take_preparation().unwrap().unwrap();
+    writer.append(&[entries(1, 1, 1, 64)]).unwrap();
+    while late.step_aside(disk.clone()).unwrap() {}
+    writer.give_back(late, Ok(())).unwrap();
+    assert_eq!(names(&disk), ["open-2"], "open segments are read in the order of their numbers");
+    let mut unzeroed = writer.take_preparation().unwrap().unwrap();
+    unzeroed.leave_unwritten();
+    let mut steps = 1;
+    while unzeroed.step_aside(disk.clone()).unwrap() {
+        steps += 1;
+    }
+    assert_eq!(steps, 4, "create, reserve, begin, name");
+    writer.give_back(unzeroed, Ok(())).unwrap();
+    assert!(!writer.wants_preparation());
+    assert_eq!(names(&disk), ["open-2", "open-3"]);
 }
 
 #[test]

@@ -1,0 +1,103 @@
+//! The disk token: who holds it may change the data directory. The disk thread takes it for whatever is queued,
+//! the loop for a lone writer's commit, and a third thread, for moments, to get segments to prepare.
+//!
+//! Invariant: reports are made while the token is held, so they come in the order of the work.
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
+
+use super::clock::Clock;
+use super::disk::Worker;
+use crate::base::Time;
+use crate::disk::Disk;
+use crate::storage::{Preparation, StorageError};
+
+/// When segments fill faster than this they are not written with zeros first: the zeros would take what the disk
+/// and the processor can do from the log itself, and a sync that carries many commits may take longer.
+const FILLS_FAST: Duration = Duration::from_millis(100);
+
+/// How many must have filled so fast in a row: the first two are prepared at the start.
+const FAST_MIN: u32 = 2;
+
+/// The worker, for one thread at a time; gone after a panic.
+pub struct Token<D: Disk>(Mutex<Option<Worker<D>>>);
+
+/// Asks for segments to be prepared. Cheap to clone; asking again before it was heard changes nothing.
+#[derive(Clone)]
+pub struct Nudge(SyncSender<()>);
+
+/// The other end.
+pub struct Nudges(Receiver<()>);
+
+/// A way to ask, and to hear it.
+#[must_use]
+pub fn nudges() -> (Nudge, Nudges) {
+    let (sender, receiver) = sync_channel(1);
+    (Nudge(sender), Nudges(receiver))
+}
+
+impl Nudge {
+    /// Asks.
+    pub fn give(&self) {
+        // One that is not heard yet is as good; and at the end nobody prepares anything.
+        let _ = self.0.try_send(());
+    }
+}
+
+impl<D: Disk> Token<D> {
+    /// A token for `worker`.
+    #[must_use]
+    pub fn new(worker: Worker<D>) -> Self {
+        Self(Mutex::new(Some(worker)))
+    }
+
+    /// Waits for the token.
+    pub fn lock(&self) -> MutexGuard<'_, Option<Worker<D>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The token if nobody has it.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, Option<Worker<D>>>> {
+        match self.0.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    fn take_preparation(&self) -> Option<Preparation<D::File>> {
+        self.lock().as_mut()?.take_preparation()
+    }
+
+    fn give_back(&self, preparation: Preparation<D::File>, outcome: Result<(), StorageError>) {
+        if let Some(worker) = self.lock().as_mut() {
+            worker.give_back(preparation, outcome);
+        }
+    }
+}
+
+/// Prepares segments until nobody can ask for any more. Writes on `disk`, so that appends never wait for it.
+pub fn prepare<D: Disk + Clone>(token: &Token<D>, disk: &D, nudges: &Nudges, clock: Clock) {
+    let (mut last, mut fast): (Option<Time>, u32) = (None, 0);
+    while nudges.0.recv().is_ok() {
+        let Some(mut preparation) = token.take_preparation() else { continue };
+        let now = clock.now();
+        let filled_fast = last.replace(now).is_some_and(|last| now.since(last) < FILLS_FAST);
+        fast = if filled_fast { fast.saturating_add(1) } else { 0 };
+        if fast >= FAST_MIN {
+            preparation.leave_unwritten();
+        }
+        let outcome = loop {
+            match preparation.step_aside(disk.clone()) {
+                Ok(true) => {}
+                Ok(false) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        if let Err(error) = &outcome {
+            log::debug!("no segment prepared ahead: {error}");
+        }
+        token.give_back(preparation, outcome);
+    }
+}
