@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
 
-use super::client::{AskError, Budget, Client};
+use super::client::{AskError, Budget, Client, Member};
 use super::inquiry::{ANSWER_PATIENCE, Inquiry};
 use super::shell::{Desk, Message};
 use crate::base::{NodeId, Role};
@@ -59,7 +59,12 @@ impl Leaving {
                 Err(_) => return Err("the node does not answer".to_owned()),
             }
         };
-        let servers = view(&configuration, &answers.unwrap_or_default());
+        let mut answers = answers.unwrap_or_default();
+        let led = self.as_led(&leader).unwrap_or_else(|| configuration.clone());
+        let mut unknown = led.clone();
+        unknown.servers.retain(|server| configuration.get(server.id).is_none());
+        answers.extend(self.ask(&unknown));
+        let servers = view(&led, &answers);
         let successor = roles::successor(&servers, self.id);
         let successor = successor.ok_or("a server to take the vote expected, none answers")?;
         match pass_vote(&self.inquiry, leader, successor, self.id) {
@@ -80,8 +85,21 @@ impl Leaving {
     fn ask(&self, configuration: &Configuration) -> BTreeMap<NodeId, Metadata> {
         let others = configuration.servers.iter().filter(|server| server.id != self.id);
         let others: Vec<Server> = others.cloned().collect();
-        let patience = self.election_timeout.clamp(Duration::from_secs(1), ANSWER_PATIENCE);
-        self.inquiry.ask(&others, patience)
+        self.inquiry.ask(&others, self.patience())
+    }
+
+    fn patience(&self) -> Duration {
+        self.election_timeout.clamp(Duration::from_secs(1), ANSWER_PATIENCE)
+    }
+
+    /// The servers as the leader knows them: who follows may not have heard of the last change.
+    fn as_led(&self, leader: &str) -> Option<Configuration> {
+        let budget = self.inquiry.budget(self.patience());
+        let members = Client::connect(self.inquiry.connector(), leader, &budget)
+            .and_then(|mut client| client.cluster(&budget).map_err(|error| error.to_string()));
+        let members =
+            members.map_err(|text| log::debug!("the leader does not tell the roles: {text}")).ok()?;
+        Some(Configuration { servers: members.into_iter().filter_map(server).collect() })
     }
 }
 
@@ -127,6 +145,10 @@ fn assign(
         }
     };
     client.assign(id, role, budget)
+}
+
+fn server(Member { id, address, role }: Member) -> Option<Server> {
+    Some(Server { id, address: String::from_utf8(address).ok()?, role })
 }
 
 fn view(configuration: &Configuration, answers: &BTreeMap<NodeId, Metadata>) -> Vec<roles::Server> {
