@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::core::Core;
 use super::effect::Effect;
+use super::proofs::Proof;
 use crate::base::Time;
 use crate::codec::client::{Failure, failure};
 use crate::engine::jobs::SqlRequest;
@@ -26,6 +27,8 @@ pub(super) struct Client {
     pub(super) kept: BTreeMap<u32, Kept>,
     pub(super) preparing: Option<(u32, Kept)>,
     pub(super) rolled_back: RolledBack,
+    /// What the answer in hand needs to be linearizable.
+    pub(super) proof: Proof,
     /// It reads an old version that takes too much memory, and is told to end.
     pub(super) stopping: bool,
     /// Leadership went while a statement ran: its result is void.
@@ -103,6 +106,7 @@ impl Client {
             kept: BTreeMap::new(),
             preparing: None,
             rolled_back: RolledBack::No,
+            proof: Proof::None,
             stopping: false,
             void: false,
             gone: false,
@@ -180,6 +184,7 @@ impl Core {
         let Some(client) = self.clients.get_mut(&conn) else { return };
         client.sql = Place::Closing;
         client.rolled_back = RolledBack::No;
+        client.proof = Proof::None;
         client.stopping = false;
         client.kept.clear();
         let waits = std::mem::replace(&mut client.wait, Wait::Nothing);
@@ -264,6 +269,7 @@ impl Core {
     pub(super) fn reply(&mut self, conn: ConnId, reply: Reply, now: Time) {
         let Some(client) = self.clients.get_mut(&conn) else { return };
         client.wait = Wait::Nothing;
+        client.proof = Proof::None;
         client.preparing = None;
         client.session.handle_reply(reply);
         self.effects.push_back(Effect::Flush { conn });
@@ -365,7 +371,8 @@ impl Core {
                 }
                 // Earlier statements of the same text may have written already.
                 Wait::Slot(None) => Some(failure::LEADERSHIP_LOST),
-                Wait::Held(_) | Wait::Written => Some(failure::LEADERSHIP_LOST),
+                Wait::Held(_) => Some(Self::lost_while_held(client.proof)),
+                Wait::Written => Some(failure::LEADERSHIP_LOST),
                 Wait::Nothing | Wait::Running | Wait::Internal => None,
             };
             debug_assert!(!held.contains(&conn) || answer.is_some(), "a held answer waits for its version");

@@ -306,6 +306,7 @@ impl Core {
                     self.effects.push_back(Effect::SendPeer { to, address, message });
                 }
                 consensus::Effect::OutOfSpace { lost_from } => self.run_out_of_space(lost_from, now),
+                consensus::Effect::ReadsReady { up_to, .. } => self.release_proved(up_to, now),
                 other => self.follow_membership(other, now),
             }
         }

@@ -5,6 +5,7 @@ mod clients;
 pub mod core;
 pub mod effect;
 mod peers;
+mod proofs;
 pub mod readers;
 mod requests;
 mod roles;

@@ -65,6 +65,7 @@ impl Core {
                 if stopping {
                     self.stop_rows(conn);
                 } else {
+                    self.settle_doubt(conn, false, now);
                     self.hold_or_send(conn, slot, read_seq, now);
                 }
             }
@@ -99,6 +100,7 @@ impl Core {
         if self.end_stopped_reader(conn, &outcome) {
             return;
         }
+        self.complete_proof(conn, &outcome, now);
         let Some(client) = self.clients.get_mut(&conn) else { return };
         if let (Some((stmt, kept)), Some(writes)) = (client.preparing.take(), outcome.prepared_writes) {
             client.kept.insert(stmt, Kept { writes, ..kept });
@@ -130,6 +132,9 @@ impl Core {
 
     /// Sends the answer that was held for its version.
     pub(super) fn send_held(&mut self, conn: ConnId, now: Time) {
+        if self.lacks_proof(conn) {
+            return;
+        }
         let Some(client) = self.clients.get_mut(&conn) else { return };
         match std::mem::replace(&mut client.wait, Wait::Nothing) {
             Wait::Held(Reply::RowsPart(messages)) => {
@@ -229,6 +234,12 @@ impl Core {
             self.early_interrupts.push_back((now.after(limits::EARLY_INTERRUPT_GRACE), conn, began_at));
         }
         self.readers.handle_statement(now);
+        match &sql {
+            Sql::Prepare { .. } | Sql::Finalize { .. } => {}
+            Sql::Exec { .. } | Sql::ExecSql { .. } => self.begin_proof(conn, slot, writes, bounds, now),
+            Sql::Query { .. } | Sql::QuerySql { .. } => self.begin_proof(conn, slot, writes, false, now),
+        }
+        let Some(client) = self.clients.get_mut(&conn) else { return };
         let Some(state) = self.databases.get_mut(slot) else { return };
         let request = SqlRequest::Client(sql);
         if writes {

@@ -2,6 +2,7 @@
 
 mod interrupts;
 mod peers;
+mod proofs;
 mod roles;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -16,6 +17,7 @@ use crate::codec::client::{
     Context, Format, FrameReader, OwnedParams, PROTOCOL_VERSION, Param, Request, Response, Schema,
 };
 use crate::codec::membership::{Configuration, Server};
+use crate::codec::peer::Message;
 use crate::consensus;
 use crate::engine::jobs::{Outcome, Progress, SqlRequest};
 use crate::engine::{ConnId, Patience};
@@ -43,6 +45,8 @@ struct World {
     snapshots: Vec<(Index, u64)>,
     closed: Vec<ConnId>,
     peers: Vec<NodeId>,
+    /// Messages to other servers.
+    sent: Vec<Message>,
     stored: Vec<Entry>,
     /// Servers to be described: which round, and who.
     to_describe: Vec<(u64, Vec<NodeId>)>,
@@ -113,6 +117,7 @@ impl World {
             snapshots: Vec::new(),
             closed: Vec::new(),
             peers: Vec::new(),
+            sent: Vec::new(),
             stored: Vec::new(),
             to_describe: Vec::new(),
             handover: Vec::new(),
@@ -151,7 +156,8 @@ impl World {
                     self.core.handle_gone(conn, self.now);
                 }
                 Effect::PeerConnected { id } => self.peers.push(id),
-                Effect::SendPeer { .. } | Effect::Flush { .. } => {}
+                Effect::SendPeer { message, .. } => self.sent.push(message),
+                Effect::Flush { .. } => {}
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::codec::client::PROTOCOL_LEGACY;
-use crate::codec::peer::{Message, RequestVote, encode, encode_connect};
+use crate::codec::peer::{RequestVote, encode, encode_connect};
 
 fn vote() -> Vec<u8> {
     let message = Message::RequestVote(RequestVote {
