@@ -6,6 +6,7 @@
 #   make test               of it the Rust tests; bundled-test, ffi-test, install-test, go-test, crash-test, interop-test are the rest
 #   make header             write include/dqlite.h anew from src/ffi and cbindgen.toml
 #   make demo               three nodes, clients, the leader killed again and again: to look at
+#   make failover           how long clients wait for another leader, in 1,000 tries, and 1,000 restarts: an hour
 #   make bench              benchmarks beside the packaged C library, in short; BENCH= for all of it (benches/compare --help)
 #   make deps               look for the tools that are needed; install what is missing where apt and root allow
 #
@@ -51,7 +52,7 @@ SOURCES  := Cargo.toml Cargo.lock build.rs $(shell find src -name '*.rs')
 PRIVATE_LIBS := -lgcc_s -lutil -lrt -lpthread -lm -ldl -lc
 
 .PHONY: all shared static install uninstall header check fmt clippy doc test bundled-test ffi-test install-test go-test \
-	crash-test interop-test bench demo deps clean FORCE
+	crash-test interop-test bench failover demo deps clean FORCE
 .DELETE_ON_ERROR:
 
 all: shared static
@@ -151,6 +152,9 @@ BENCH ?= --runs 1 --seconds 1
 bench: deps
 	@$(MAKE) --no-print-directory shared
 	benches/compare '$(abspath $(DIST))' sid $(BENCH)
+
+failover: deps
+	LIVENESS_TRIES=1000 $(CARGO) test --locked --test cluster -- --nocapture --test-threads 1 liveness
 
 demo: deps
 	@$(MAKE) --no-print-directory shared

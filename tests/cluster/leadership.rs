@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::support::client::Answer;
 use crate::support::cluster::{Cluster, declared, integers, wait_for};
+use crate::writers::Writers;
 use crate::{LEADERSHIP_LOST, NAME, NOT_LEADER, refused};
 
 #[test]
@@ -89,4 +90,72 @@ fn writers_that_wait_for_the_slot_are_told_when_leadership_goes() {
     assert_eq!(other.transfer(2), Answer::Empty);
     refused(waiting.answer().unwrap(), NOT_LEADER);
     refused(holder.exec("COMMIT", &[]), NOT_LEADER);
+}
+
+#[test]
+fn rows_that_are_on_their_way_end_with_a_failure() {
+    let cluster = Cluster::of(3);
+    let (mut reader, mut other) = (cluster.connect(1), cluster.connect(1));
+    for client in [&mut reader, &mut other] {
+        client.open(NAME).ok();
+    }
+    other.exec("CREATE TABLE t(n)", &[]).ok();
+    // More than all buffers hold.
+    reader.begin_query(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000) \
+         SELECT i, zeroblob(1000) FROM n",
+    );
+    assert!(matches!(reader.answer().unwrap(), Answer::Rows { more: true, .. }));
+    assert_eq!(other.transfer(2), Answer::Empty);
+    let end = loop {
+        match reader.answer().unwrap() {
+            Answer::Rows { more: true, .. } => {}
+            end => break end,
+        }
+    };
+    refused(end, LEADERSHIP_LOST);
+    refused(reader.exec("INSERT INTO t VALUES(1)", &[]), NOT_LEADER);
+    assert_eq!(reader.leader(), Answer::Server { id: 2, address: declared(2) });
+}
+
+#[test]
+fn a_large_transaction_that_was_not_confirmed_is_there_whole_or_not_at_all() {
+    let mut cluster = Cluster::of(3);
+    let mut client = cluster.connect(1);
+    client.open(NAME).ok();
+    client.exec("CREATE TABLE t(n, data)", &[]).ok();
+    let fill = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1500) \
+                INSERT INTO t SELECT 0, zeroblob(4000) FROM n";
+    client.exec(fill, &[]).ok();
+    cluster.equal_dumps(NAME);
+    cluster.node(2).stop();
+    cluster.node(3).stop();
+    refused(client.exec("UPDATE t SET n = 1", &[]), LEADERSHIP_LOST);
+    cluster.node(2).start_again();
+    cluster.node(3).start_again();
+    let (_, mut client) = cluster.leader_client(NAME);
+    let changed = integers(&mut client, "SELECT sum(n) FROM t");
+    assert!(matches!(changed[..], [0 | 1500]), "{changed:?}");
+    client.exec("INSERT INTO t VALUES(0, NULL)", &[]).ok();
+    cluster.equal_dumps(NAME);
+}
+
+#[test]
+fn clients_that_write_while_leadership_is_handed_round_lose_nothing() {
+    let cluster = Cluster::of(3);
+    let (_, mut client) = cluster.leader_client(NAME);
+    client.exec("CREATE TABLE t(client, n, PRIMARY KEY(client, n))", &[]).ok();
+    let writers = Writers::new(&cluster, 4);
+    let acknowledged = writers.run(|progress| {
+        for round in 0..6 {
+            progress(50);
+            let (leader, to) = (cluster.leader(), 1 + round % 3);
+            if leader != to {
+                // Refused while the node is behind.
+                cluster.connect(leader).transfer(to as u64);
+            }
+        }
+        progress(50);
+    });
+    writers.check(&cluster, &acknowledged);
 }

@@ -9,7 +9,9 @@ mod support;
 mod addresses;
 mod failover;
 mod leadership;
+mod liveness;
 mod members;
+mod writers;
 
 /// The database of most tests.
 const NAME: &str = "test";

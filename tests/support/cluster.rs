@@ -112,6 +112,16 @@ impl Cluster {
         Client::connect(self.nodes[number - 1].address()).unwrap()
     }
 
+    /// The same, if that works.
+    pub fn try_connect(&self, number: usize) -> std::io::Result<Client> {
+        Client::connect(self.nodes[number - 1].address())
+    }
+
+    /// Where the nodes listen.
+    pub fn addresses(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| node.address().to_owned()).collect()
+    }
+
     /// The numbers of all nodes that run.
     pub fn running(&self) -> Vec<usize> {
         (1..=self.nodes.len()).filter(|number| self.nodes[number - 1].is_running()).collect()
