@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::{Index, Term};
+use super::{Index, Term, pool};
 
 /// What the payload of an entry means. The numbers are those of the log format and the peer protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,8 +39,18 @@ impl EntryKind {
 /// Immutable bytes in shared parts, so that page images are never copied to become part of an entry.
 #[derive(Clone, Debug, Default)]
 pub struct Payload {
-    parts: Arc<[Arc<[u8]>]>,
+    parts: Arc<Parts>,
     len: usize,
+}
+
+/// Page images among them are used again when nobody has them any more.
+#[derive(Debug, Default)]
+struct Parts(Vec<Arc<[u8]>>);
+
+impl Drop for Parts {
+    fn drop(&mut self) {
+        self.0.iter_mut().for_each(pool::give_back);
+    }
 }
 
 impl Payload {
@@ -48,7 +58,7 @@ impl Payload {
     #[must_use]
     pub fn from_parts(parts: Vec<Arc<[u8]>>) -> Self {
         let len = parts.iter().map(|part| part.len()).sum();
-        Self { parts: parts.into(), len }
+        Self { parts: Arc::new(Parts(parts)), len }
     }
 
     /// A payload that owns `bytes`.
@@ -71,18 +81,18 @@ impl Payload {
 
     /// The parts, in order.
     pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
-        self.parts.iter().map(AsRef::as_ref)
+        self.parts.0.iter().map(AsRef::as_ref)
     }
 
     /// The parts themselves, in order.
     pub fn shared_parts(&self) -> impl Iterator<Item = &Arc<[u8]>> {
-        self.parts.iter()
+        self.parts.0.iter()
     }
 
     /// All bytes in a row: borrowed when there is one part, else copied.
     #[must_use]
     pub fn contiguous(&self) -> Cow<'_, [u8]> {
-        match &*self.parts {
+        match &*self.parts.0 {
             [] => Cow::Borrowed(&[]),
             [one] => Cow::Borrowed(one),
             many => {

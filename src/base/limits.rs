@@ -143,3 +143,13 @@ pub const INQUIRY_THREADS_MAX: usize = 16;
 
 /// Threads that ask one server about itself, when it does not answer; then it is not asked any more.
 pub const INQUIRIES_PER_SERVER_MAX: usize = 2;
+
+/// Page buffers of 4 KiB that the process keeps for later use; more go back to the system.
+pub const FREE_PAGES_MAX: usize = 8192;
+
+/// Pages that SQLite's own cache of a connection keeps beside those that it changed. It allocates them all with the
+/// first one, and pages are read in place anyhow.
+pub const CONNECTION_CACHE_PAGES: u32 = 8;
+
+/// Changed pages that a connection collects before it hands the first ones to the page store.
+pub const CONNECTION_CHANGED_PAGES: u32 = 64;

@@ -5,6 +5,7 @@ pub mod crc;
 pub mod entry;
 pub mod ids;
 pub mod limits;
+pub mod pool;
 pub mod prng;
 pub mod role;
 pub mod time;

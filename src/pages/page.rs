@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::base::pool;
+
 /// An immutable page image that versions, log entries and SQLite's readers share.
 #[derive(Clone)]
 pub struct Page(Arc<[u8]>);
@@ -11,7 +13,7 @@ impl Page {
     /// A page that owns a copy of `bytes`.
     #[must_use]
     pub fn from_slice(bytes: &[u8]) -> Self {
-        Self(Arc::from(bytes))
+        Self(pool::copy_of(bytes))
     }
 
     /// A page of `size` zero bytes.
@@ -36,6 +38,12 @@ impl Page {
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        pool::give_back(&mut self.0);
     }
 }
 

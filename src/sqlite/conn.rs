@@ -16,6 +16,7 @@ use super::codes::{self, SqlError};
 use super::hooks::{self, Shared};
 use super::stmt::{Statements, StmtId};
 use super::threads;
+use crate::base::limits;
 use crate::vfs::{self, Control};
 
 pub use super::hooks::set_progress_hook;
@@ -23,15 +24,15 @@ pub use super::hooks::set_progress_hook;
 /// How a connection is set up.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnOptions {
-    /// SQLite's own page cache. Pages are read in place, so it need hold only changed ones.
-    pub cache_kib: u32,
+    /// Pages of SQLite's own cache beside changed ones. Pages are read in place, so it need hold hardly any.
+    pub cache_pages: u32,
     /// Whether foreign keys are enforced from the start.
     pub foreign_keys: bool,
 }
 
 impl Default for ConnOptions {
     fn default() -> Self {
-        Self { cache_kib: 256, foreign_keys: true }
+        Self { cache_pages: limits::CONNECTION_CACHE_PAGES, foreign_keys: true }
     }
 }
 
@@ -136,8 +137,10 @@ impl Conn {
         let foreign_keys = u8::from(options.foreign_keys);
         let text = format!(
             "PRAGMA journal_mode=MEMORY; PRAGMA synchronous=OFF; PRAGMA foreign_keys={foreign_keys}; \
-             PRAGMA mmap_size=9223372036854775807; PRAGMA cache_size=-{}",
-            options.cache_kib
+             PRAGMA mmap_size=9223372036854775807; PRAGMA cache_size={}; \
+             PRAGMA cache_spill={}",
+            options.cache_pages,
+            limits::CONNECTION_CHANGED_PAGES
         );
         let mut rest = text.as_bytes();
         while let prepared = self.prepare(rest, false)?
@@ -151,6 +154,9 @@ impl Conn {
             step?;
             rest = rest.get(prepared.tail..).unwrap_or_default();
         }
+        // With the first page SQLite allocated room for twenty. From now on it keeps to the size set above.
+        // SAFETY: the handle is open.
+        unsafe { ffi::sqlite3_db_release_memory(self.db.as_ptr()) };
         Ok(())
     }
 

@@ -145,7 +145,7 @@ fn a_new_connection_is_set_up_for_the_engine() {
     let mut conn = open();
     assert_eq!(one(&mut conn, "PRAGMA foreign_keys"), Value::Integer(1));
     assert_eq!(one(&mut conn, "PRAGMA synchronous"), Value::Integer(0));
-    assert_eq!(one(&mut conn, "PRAGMA cache_size"), Value::Integer(-256));
+    assert_eq!(one(&mut conn, "PRAGMA cache_size"), Value::Integer(8));
     assert_eq!(one(&mut conn, "PRAGMA journal_mode"), Value::Text(b"memory".to_vec()));
 }
 

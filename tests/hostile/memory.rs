@@ -89,3 +89,28 @@ fn clients_that_do_not_read_their_rows_make_the_node_wait_and_not_grow() {
     });
     alone.assert_no_panic();
 }
+
+#[test]
+fn connections_that_read_a_whole_database_once_cost_little() {
+    let alone = Alone::new();
+    let node = TestNode::start();
+    let mut first = Client::with_database(node.address(), "large");
+    first.exec("CREATE TABLE t(a, b)", &[]).ok();
+    let fill = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500) \
+                INSERT INTO t SELECT i, zeroblob(3900) FROM n";
+    first.exec(fill, &[]).ok();
+    let scan = |client: &mut Client| client.query("SELECT sum(length(b)) FROM t", &[]).integer();
+    scan(&mut first);
+    let before = resident_mib();
+    let clients: Vec<_> = (0..400)
+        .map(|_| {
+            let mut client = Client::with_database(node.address(), "large");
+            assert_eq!(scan(&mut client), 500 * 3900);
+            client
+        })
+        .collect();
+    let grown = resident_mib().saturating_sub(before);
+    // With pages of its own, or SQLite's usual room for them, each would take 100 KiB or more.
+    assert!(grown < 30, "{grown} MiB for {} connections", clients.len());
+    alone.assert_no_panic();
+}

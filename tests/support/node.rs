@@ -76,6 +76,11 @@ impl TestNode {
         &self.address
     }
 
+    /// How long the turns of its loop took.
+    pub fn loop_latency(&self) -> dqlite::runtime::latency::Latencies {
+        self.node.as_ref().unwrap().loop_latency()
+    }
+
     /// Its directory.
     pub fn directory(&self) -> &Path {
         self.directory.path()

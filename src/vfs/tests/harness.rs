@@ -16,7 +16,7 @@ pub const PAGE_SIZE: u32 = 4096;
 
 /// What every connection of an engine runs first; the last one says whether pages are fetched.
 const OPENING: &str = "PRAGMA journal_mode=MEMORY; PRAGMA synchronous=OFF; PRAGMA foreign_keys=1; \
-                       PRAGMA cache_size=-256; PRAGMA mmap_size=";
+                       PRAGMA cache_size=8; PRAGMA cache_spill=64; PRAGMA mmap_size=";
 
 pub fn database() -> Arc<Database> {
     named(b"test")

@@ -1,0 +1,77 @@
+//! Long statements and the loop: it goes on without them, and its histogram shows so.
+//!
+//! `LOOP_SECONDS` sets how long the statement runs (1); the figures are printed (`--nocapture`). The test only
+//! asks that nobody waited for the statement; how long a turn takes on a busy machine is not judged.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(clippy::disallowed_methods, reason = "clients in threads, times measured")]
+#![allow(dead_code, reason = "shared helpers")]
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use dqlite::codec::client::Request;
+use support::client::{Answer, Client};
+use support::node::TestNode;
+
+/// Counts for ever.
+const ENDLESS: &str =
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
+
+/// Long within single instructions of SQLite's machine, where it does not ask whether it should go on.
+const DEAF: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) \
+                    SELECT sum(length(hex(randomblob(20000000)))) FROM n";
+
+fn seconds() -> Duration {
+    let seconds = std::env::var("LOOP_SECONDS").ok().map_or(1.0, |text| text.parse().unwrap());
+    Duration::from_secs_f64(seconds)
+}
+
+/// Runs the statement for so long on one connection while another writes: how many writes there were, and the
+/// slowest.
+fn write_beside(node: &TestNode, statement: &str, time: Duration) -> (u64, Duration) {
+    let mut reader = Client::with_database(node.address(), "test");
+    let mut writer = Client::with_database(node.address(), "test");
+    reader.begin_query(statement);
+    let mut ended = reader.second_handle();
+    thread::scope(|scope| {
+        let answer = scope.spawn(|| {
+            loop {
+                match reader.answer() {
+                    Ok(Answer::Empty) => return,
+                    Ok(_) => {}
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        });
+        let (begun, mut count, mut slowest) = (Instant::now(), 0, Duration::ZERO);
+        while begun.elapsed() < time {
+            let asked = Instant::now();
+            writer.exec("INSERT INTO t VALUES(1)", &[]).ok();
+            slowest = slowest.max(asked.elapsed());
+            count += 1;
+        }
+        std::io::Write::write_all(&mut ended, &Request::Interrupt { db: 0 }.encode().unwrap()).unwrap();
+        answer.join().unwrap();
+        (count, slowest)
+    })
+}
+
+#[test]
+fn nobody_waits_for_a_long_statement_and_the_loop_does_not_either() {
+    let node = TestNode::start();
+    let mut client = Client::with_database(node.address(), "test");
+    client.exec("CREATE TABLE t(a)", &[]).ok();
+    let time = seconds();
+    for (name, statement) in [("counting", ENDLESS), ("in one function", DEAF)] {
+        let (count, slowest) = write_beside(&node, statement, time);
+        let turns = node.loop_latency();
+        println!("{name} for {time:?}: {count} writes, the slowest took {slowest:?}; {turns}");
+        assert!(count > 10, "{name}: {count} writes");
+        assert!(turns.longest() < time, "{name}: {turns}");
+    }
+}
