@@ -6,14 +6,15 @@ mod support;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use dqlite::base::{NodeId, Role};
+use dqlite::codec::client::{OwnedParams, Param, Request, Schema};
 use dqlite::runtime::connect::Connector;
 use dqlite::runtime::listen::Listener;
 use dqlite::runtime::{NodeOptions, RunningNode};
-use support::client::{Answer, Client};
+use support::client::{Answer, Client, Value};
 use support::local::{connect, connector, name, wait_for};
 use support::node::options;
 use tempfile::TempDir;
@@ -92,7 +93,7 @@ impl Cluster {
         for member in self.members.iter().filter(|member| member.node.is_some()) {
             if let Ok(Answer::Server { id, .. }) = Client::connect(&member.address).and_then(|mut client| {
                 client.set_patience(Duration::from_secs(1))?;
-                client.call(&dqlite::codec::client::Request::Leader)
+                client.call(&Request::Leader)
             }) && id != 0
                 && self.members.iter().any(|member| member.id == id && member.node.is_some())
             {
@@ -290,4 +291,86 @@ fn whoever_has_no_vote_or_nobody_to_take_it_is_told_at_once() {
         let told = cluster.member(id).node().hand_over().unwrap_err();
         assert_eq!(told, "another voter to take over expected, found none", "{who}");
     }
+}
+
+/// What a client met while it wrote.
+#[derive(Debug, Default)]
+struct Written {
+    rows: i64,
+    errors: Vec<String>,
+}
+
+/// Writes rows through whoever leads until told to stop.
+fn write(addresses: &[String], stop: &AtomicBool) -> Written {
+    let mut written = Written::default();
+    let mut client = None;
+    while !stop.load(Ordering::SeqCst) {
+        let Some(open) = &mut client else {
+            client = addresses.iter().find_map(|address| open_leader(address));
+            continue;
+        };
+        let params = OwnedParams::new(&[] as &[Param<'_>]);
+        let sql = b"INSERT INTO t VALUES(1)";
+        let insert = Request::ExecSql { schema: Schema::V0, db: 0, sql, params: params.view() };
+        match open.call(&insert) {
+            Ok(Answer::Result { .. }) => written.rows += 1,
+            other => {
+                written.errors.push(format!("{other:?}"));
+                client = None;
+            }
+        }
+    }
+    written
+}
+
+/// A client of the node at this address, if that leads.
+fn open_leader(address: &str) -> Option<Client> {
+    let mut client = Client::connect(address).ok()?;
+    let leads = matches!(client.call(&Request::Leader), Ok(Answer::Server { address: found, .. }) if found == address);
+    if !leads {
+        return None;
+    }
+    let open = Request::Open { filename: b"test", flags: 0, vfs: b"" };
+    matches!(client.call(&open), Ok(Answer::Db { .. })).then_some(client)
+}
+
+#[test]
+fn a_hand_over_and_stop_of_the_leader_costs_each_client_one_error_at_most_and_no_row() {
+    let mut cluster = Cluster::new(3, 1, |_, _| {});
+    let first = cluster.leader();
+    let addresses: Vec<String> = cluster.members.iter().map(|member| member.address.clone()).collect();
+    open_leader(&cluster.member(first).address).unwrap().exec("CREATE TABLE t(n)", &[]).ok();
+    let stop = AtomicBool::new(false);
+    let written: Vec<Written> = std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..4).map(|_| scope.spawn(|| write(&addresses, &stop))).collect();
+        let rows = |cluster: &Cluster, least: i64| {
+            wait_for("rows", || {
+                let leader = cluster.find_leader()?;
+                let leader = cluster.members.iter().find(|member| member.id == leader).unwrap();
+                let mut client = open_leader(&leader.address).ok_or("no leader")?;
+                match client.query("SELECT count(*) FROM t", &[]).rows()[..] {
+                    [ref row] if matches!(row[0], Value::Integer(n) if n >= least) => Ok(()),
+                    ref other => Err(format!("{other:?}")),
+                }
+            });
+        };
+        rows(&cluster, 20);
+        cluster.member(first).node().hand_over().unwrap();
+        cluster.member(first).stop();
+        rows(&cluster, 60);
+        stop.store(true, Ordering::SeqCst);
+        writers.into_iter().map(|writer| writer.join().unwrap()).collect()
+    });
+    for writer in &written {
+        assert!(writer.errors.len() <= 1, "{:?}", writer.errors);
+    }
+    let leader = cluster.leader();
+    let mut client = open_leader(&cluster.member(leader).address).unwrap();
+    let rows = client.query("SELECT count(*) FROM t", &[]).integer();
+    let acknowledged: i64 = written.iter().map(|writer| writer.rows).sum();
+    let errors = i64::try_from(written.iter().map(|writer| writer.errors.len()).sum::<usize>()).unwrap();
+    assert!(
+        (acknowledged..=acknowledged + errors).contains(&rows),
+        "{rows} rows, {acknowledged} acknowledged"
+    );
 }

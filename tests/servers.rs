@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use dqlite::admin::Server;
+use dqlite::base::Role;
 use support::client::{Answer, Client};
 use support::local::{connector, name, wait_for};
 use tempfile::TempDir;
@@ -174,4 +175,74 @@ fn an_address_that_a_member_has_is_refused_in_words() {
     again.set_address(second.address.as_bytes());
     again.add_auto_join(&[first.address.as_bytes()]);
     assert_eq!(again.start().unwrap_err(), "joining the cluster: failure 1 'server address already in use'");
+}
+
+/// Has whoever leads make the server a voter.
+fn promote(managed: &Managed, servers: &[&Managed]) {
+    wait_for("a new voter", || {
+        let mut client = Client::connect(&leader(servers)?.address).map_err(|error| error.to_string())?;
+        match client.assign(managed.id(), Role::Voter) {
+            Answer::Empty => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+}
+
+/// The server that says that it leads.
+fn leader<'a>(servers: &[&'a Managed]) -> Result<&'a Managed, String> {
+    let leads = |managed: &Managed| {
+        let client = Client::connect(&managed.address);
+        client.is_ok_and(
+            |mut client| matches!(client.leader(), Answer::Server { id, .. } if id == managed.id()),
+        )
+    };
+    servers.iter().find(|managed| leads(managed)).copied().ok_or_else(|| "no leader".to_owned())
+}
+
+fn three_voters() -> [Managed; 3] {
+    let first = Managed::started(&[]);
+    let second = Managed::started(&[&first.address]);
+    promote(&second, &[&first]);
+    let third = Managed::started(&[&first.address]);
+    promote(&third, &[&first, &second]);
+    for managed in [&first, &second, &third] {
+        wait_for("three voters", || {
+            let found = managed.file("node-store");
+            if found.matches("voter\n").count() == 3 { Ok(()) } else { Err(found) }
+        });
+    }
+    [first, second, third]
+}
+
+#[test]
+fn servers_that_were_all_stopped_come_back_one_after_another() {
+    let mut servers = three_voters();
+    for managed in &mut servers {
+        managed.server.stop().unwrap();
+        managed.reopen();
+    }
+    // Alone, the first one cannot find a leader; it starts all the same.
+    for managed in servers.iter_mut().rev() {
+        managed.server.start().unwrap();
+    }
+    let all: Vec<&Managed> = servers.iter().collect();
+    let led = wait_for("a leader", || leader(&all));
+    let mut client = Client::with_database(&led.address, "test");
+    client.exec("CREATE TABLE t(n)", &[]).ok();
+}
+
+#[test]
+fn a_leader_hands_over_before_it_stops_and_comes_back_to_the_new_one() {
+    let mut servers = three_voters();
+    let all: Vec<&Managed> = servers.iter().collect();
+    let id = wait_for("a leader", || leader(&all)).id();
+    let at = servers.iter().position(|managed| managed.id() == id).unwrap();
+    // Nobody is there to take its vote, but leadership has moved.
+    assert_eq!(servers[at].server.handover(), None);
+    let all: Vec<&Managed> = servers.iter().collect();
+    assert_ne!(wait_for("another leader", || leader(&all)).id(), id);
+    servers[at].server.stop().unwrap();
+    servers[at].reopen();
+    servers[at].server.start().unwrap();
+    assert_eq!(servers[at].id(), id);
 }
