@@ -68,6 +68,12 @@ pub const INLINE_PER_TURN_MAX: usize = 64;
 /// Threads of the loop that are still in statements which it left behind; with more, all statements go to workers.
 pub const OVERTAKEN_MAX: usize = 64;
 
+/// Bytes of entries at which a message to a lagging peer ends, where it may.
+pub const APPEND_BYTES: u64 = 4 << 20;
+
+/// Bytes of entries on their way to one peer above which no more are read from disk for it.
+pub const APPEND_BYTES_IN_FLIGHT: u64 = 8 << 20;
+
 /// Servers whose address for answers is remembered, whatever ids connect; with more it is learnt anew from each
 /// message.
 pub const CALLERS_MAX: usize = 1024;

@@ -169,6 +169,9 @@ impl Consensus {
             Ok(value) => {
                 self.pin.set(raw);
                 Leadership::follow(&mut self.leadership, raw, &mut self.prng);
+                if let Some(leadership) = &self.leadership {
+                    raw.mut_store().set_append_floor(leadership.first);
+                }
                 Some(value)
             }
             Err(panic) => {

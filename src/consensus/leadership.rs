@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use raft::{RawNode, StateRole};
+use raft::{GetEntriesContext, RawNode, StateRole};
 
 use super::log_view::LogView;
 use super::reads::Rounds;
@@ -17,6 +17,8 @@ pub(super) struct Leadership {
     pub(super) first: Index,
     peers: BTreeMap<NodeId, Peer>,
     pub(super) rounds: Rounds,
+    /// Entries that are being read from disk for peers that lag, by the first.
+    pub(super) reading: BTreeMap<Index, (Index, Vec<GetEntriesContext>)>,
 }
 
 /// One peer during one leadership.
@@ -42,7 +44,13 @@ impl Leadership {
         } else if known.as_ref().is_none_or(|known| known.term.0 != raft.term) {
             let first = Index(raft.raft_log.last_index());
             let rounds = Rounds::new(prng.next_u64());
-            *known = Some(Self { term: Term(raft.term), first, peers: BTreeMap::new(), rounds });
+            *known = Some(Self {
+                term: Term(raft.term),
+                first,
+                peers: BTreeMap::new(),
+                rounds,
+                reading: BTreeMap::new(),
+            });
         }
     }
 

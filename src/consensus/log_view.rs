@@ -13,13 +13,14 @@
 //! Terms may fall along the log (offline recovery writes term 1): nothing here assumes the contrary.
 //! A broken invariant panics; the adapter around raft-rs turns that into an unavailable node.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 
 use raft::eraftpb::{ConfState, Entry as RaftEntry, HardState, Snapshot};
 use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
 
 use super::{Restored, SnapshotMeta};
-use crate::base::{Entry, EntryKind, Index, Payload, Term};
+use crate::base::{Entry, EntryKind, Index, Payload, Term, limits};
 
 /// `Entry.context` of a configuration entry inside raft-rs.
 pub(super) const CHANGE_CONTEXT: [u8; 1] = [EntryKind::Change as u8];
@@ -85,6 +86,23 @@ pub(super) struct LogView {
     cached_bytes_max: usize,
     pinned_after: u64,
     staged: BTreeMap<(u64, u64), (EntryKind, Payload)>,
+    /// The first entry of the term that this server leads: an append must not end before it.
+    append_floor: u64,
+    /// What appends need and is not in memory.
+    wanted: RefCell<Vec<Wanted>>,
+    /// Entries read from disk for appends that are about to be made.
+    fetched: BTreeMap<u64, Vec<Entry>>,
+    /// Entries up to here could not be read from disk.
+    unreadable_to: u64,
+}
+
+/// Entries that raft-rs would send and that are on disk only.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) first: Index,
+    pub(super) last: Index,
+    /// What raft-rs wants to be reminded of when they are there.
+    pub(super) context: GetEntriesContext,
 }
 
 impl LogView {
@@ -154,6 +172,7 @@ impl LogView {
         self.runs.clear();
         self.payloads.clear();
         self.staged.clear();
+        self.fetched.clear();
         self.cached_bytes = 0;
     }
 
@@ -203,6 +222,101 @@ impl LogView {
         let place = index.0.checked_sub(self.first_cached())?;
         let payload = self.payloads.get(usize::try_from(place).ok()?)?.clone();
         Some(Entry { index, term, kind: shape.kind(), payload })
+    }
+
+    /// An entry with its payload, from memory or as it was just read from disk.
+    pub(super) fn entry_to_send(&self, index: Index) -> Option<Entry> {
+        self.entry(index).or_else(|| {
+            let (&first, block) = self.fetched.range(..=index.0).next_back()?;
+            block.get(usize::try_from(index.0 - first).ok()?).cloned()
+        })
+    }
+
+    pub(super) fn set_append_floor(&mut self, first: Index) {
+        self.append_floor = first.0;
+    }
+
+    /// What appends needed since this was asked last.
+    pub(super) fn take_wanted(&mut self) -> Vec<Wanted> {
+        std::mem::take(self.wanted.get_mut())
+    }
+
+    /// Entries from `first` on were read from disk. Returns whether they are those of this log.
+    pub(super) fn fetch(&mut self, first: Index, entries: Vec<Entry>) -> bool {
+        let mut expected = first.0..;
+        let fits = |entry: &Entry| {
+            expected.next() == Some(entry.index.0) && self.term_at(entry.index) == Some(entry.term)
+        };
+        let fits = entries.iter().all(fits);
+        if fits {
+            self.fetched.insert(first.0, entries);
+        }
+        fits
+    }
+
+    /// Entries up to `last` cannot be read: whoever needs them gets a snapshot.
+    pub(super) fn note_unreadable(&mut self, last: Index) {
+        self.unreadable_to = self.unreadable_to.max(last.0);
+    }
+
+    /// The appends that needed entries from disk are made.
+    pub(super) fn drop_fetched(&mut self) {
+        self.fetched.clear();
+    }
+
+    /// Bytes of the payloads from `low` up to, and without, `high`; no further than it takes to exceed `limit`.
+    pub(super) fn bytes_between(&self, low: u64, high: u64, limit: u64) -> u64 {
+        let skip = usize::try_from(low.saturating_sub(self.first())).unwrap_or(usize::MAX);
+        let count = usize::try_from(high.saturating_sub(low)).unwrap_or(usize::MAX);
+        let mut bytes = 0;
+        for shape in self.shapes.iter().skip(skip).take(count) {
+            bytes += shape.len();
+            if bytes > limit {
+                break;
+            }
+        }
+        bytes
+    }
+
+    /// Where an append that begins at `low` is to end: not before the first entry of the leader's term, and beyond
+    /// it with no more bytes than a message is to have. `None`: it would be larger than a peer takes.
+    fn end_of_append(&self, low: u64, high: u64) -> Option<u64> {
+        let least = low.max(self.append_floor).saturating_add(1).min(high);
+        let bytes_max = limits::PEER_PAYLOAD_BYTES_MAX;
+        let mut bytes = self.bytes_between(low, least, bytes_max);
+        let entries = usize::try_from(least - low).unwrap_or(usize::MAX);
+        if bytes > bytes_max || entries > limits::PEER_ENTRIES_MAX || low <= self.unreadable_to {
+            return None;
+        }
+        let mut end = least;
+        let skip = usize::try_from(end - self.first()).unwrap_or(usize::MAX);
+        for shape in self.shapes.iter().skip(skip) {
+            bytes += shape.len();
+            if end >= high || bytes > limits::APPEND_BYTES {
+                break;
+            }
+            end += 1;
+        }
+        Some(end)
+    }
+
+    /// The end of an append for which everything is in memory, or why there is none.
+    fn prepare_append(&self, low: u64, high: u64, context: GetEntriesContext) -> Result<u64, StorageError> {
+        let Some(end) = self.end_of_append(low, high) else {
+            let covered = self.snapshot.as_ref().is_some_and(|(meta, _)| meta.index.0 >= low);
+            return Err(match covered {
+                true => StorageError::Compacted,
+                // The next snapshot will.
+                false => StorageError::LogTemporarilyUnavailable,
+            });
+        };
+        let missing = end.min(self.first_cached());
+        if low < missing && (low..missing).any(|index| self.entry_to_send(Index(index)).is_none()) {
+            let (first, last) = (Index(low), Index(missing).prev());
+            self.wanted.borrow_mut().push(Wanted { first, last, context });
+            return Err(StorageError::LogTemporarilyUnavailable);
+        }
+        Ok(end)
     }
 
     /// Keeps the payload of an entry that raft-rs is about to be given.
@@ -258,6 +372,13 @@ impl LogView {
         while self.runs.back().is_some_and(|&(first, _)| first >= from.0) {
             self.runs.pop_back();
         }
+    }
+
+    /// As if the bound of the cache were zero.
+    #[cfg(test)]
+    pub(super) fn forget_payloads(&mut self) {
+        self.payloads.clear();
+        self.cached_bytes = 0;
     }
 
     /// Drops whatever was staged.
@@ -334,18 +455,22 @@ impl Storage for LogView {
         Ok(self.initial.clone())
     }
 
-    /// All that is asked for, whatever `max_size` says: a shortened batch would break the rule that each
-    /// append of a term ends in that term.
+    /// All that is asked for, whatever `max_size` says, but for an append: that may end anywhere in the leader's own
+    /// term, and what is not in memory is asked for.
     fn entries(
         &self,
         low: u64,
         high: u64,
         _max_size: impl Into<Option<u64>>,
-        _context: GetEntriesContext,
+        context: GetEntriesContext,
     ) -> raft::Result<Vec<RaftEntry>> {
         if low < self.first() {
             return Err(Error::Store(StorageError::Compacted));
         }
+        let high = match context.can_async() {
+            true => self.prepare_append(low, high, context).map_err(Error::Store)?,
+            false => high,
+        };
         let mut found = Vec::new();
         for index in low..high {
             let place = usize::try_from(index - self.first()).unwrap_or(usize::MAX);

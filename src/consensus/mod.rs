@@ -171,6 +171,13 @@ pub enum Effect {
         /// The snapshot.
         meta: SnapshotMeta,
     },
+    /// Read these entries from the segments, for a peer that lags; answered by [`Consensus::handle_entries_read`].
+    ReadEntries {
+        /// The first.
+        first: Index,
+        /// The last.
+        last: Index,
+    },
     /// All reads up to this one may be answered now: this server led after they had arrived, and all that was
     /// committed then is applied.
     ReadsReady {

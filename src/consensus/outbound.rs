@@ -9,7 +9,8 @@ use raft::eraftpb::{Message as RaftMessage, MessageType};
 
 use super::Effect;
 use super::adapter::Consensus;
-use crate::base::{Entry, Index, NodeId, Term};
+use super::log_view::Wanted;
+use crate::base::{Entry, Index, NodeId, Term, limits};
 use crate::codec::peer::{AppendEntries, AppendResult, Message, RequestVote, TimeoutNow, VoteResult};
 
 /// The mark of raft-rs on votes asked for by a leader that hands over.
@@ -43,6 +44,7 @@ impl Consensus {
                 Translated::Lost => self.handle_send_failed(to),
             }
         }
+        self.call("sent", |raw| raw.mut_store().drop_fetched());
         outgoing
     }
 
@@ -98,7 +100,7 @@ impl Consensus {
         let log = raw.store();
         let mut entries: Vec<Entry> = Vec::with_capacity(message.entries.len());
         for wanted in &message.entries {
-            match log.entry(Index(wanted.index)) {
+            match log.entry_to_send(Index(wanted.index)) {
                 Some(entry) if entry.term.0 == wanted.term => entries.push(entry),
                 _ => return Translated::Lost,
             }
@@ -179,6 +181,51 @@ impl Consensus {
                 None => log::debug!("a message to {to} has no address"),
             }
         }
+    }
+
+    /// Has entries read that appends to lagging peers need and that have left the memory. A peer that has not yet
+    /// acknowledged what it was sent gets no more for now: its answers make raft-rs ask again.
+    pub(super) fn read_wanted(&mut self) {
+        let wanted = self.raw.as_mut().map(|raw| raw.mut_store().take_wanted()).unwrap_or_default();
+        let (Some(raw), Some(leadership)) = (&self.raw, &mut self.leadership) else { return };
+        for Wanted { first, last, context } in wanted {
+            // Of who is probed nothing is known to be on its way.
+            let busy = raw.raft.prs().iter().map(|(_, progress)| progress).any(|progress| {
+                let window = limits::APPEND_BYTES_IN_FLIGHT;
+                progress.next_idx == first.0
+                    && progress.state == ProgressState::Replicate
+                    && raw.store().bytes_between(progress.matched + 1, first.0, window) > window
+            });
+            if busy {
+                continue;
+            }
+            let reading = leadership.reading.entry(first).or_insert_with(|| {
+                self.effects.push_back(Effect::ReadEntries { first, last });
+                (last, Vec::new())
+            });
+            reading.1.push(context);
+        }
+    }
+
+    /// The entries that [`Effect::ReadEntries`] asked for, or why there are none.
+    pub fn handle_entries_read(&mut self, first: Index, result: Result<Vec<Entry>, String>) {
+        let Some(leadership) = &mut self.leadership else { return };
+        let Some((last, contexts)) = leadership.reading.remove(&first) else { return };
+        self.call("entries read", |raw| {
+            match result {
+                Ok(entries) => {
+                    if !raw.mut_store().fetch(first, entries) {
+                        log::warn!("log entries from {first} on: not those of this log any more");
+                        return;
+                    }
+                }
+                Err(text) => {
+                    log::error!("log entries from {first} to {last} for a peer: {text}");
+                    raw.mut_store().note_unreadable(last);
+                }
+            }
+            contexts.into_iter().for_each(|context| raw.on_entries_fetched(context));
+        });
     }
 
     /// A message to this peer was lost, as far as is known: raft-rs probes what the peer has.

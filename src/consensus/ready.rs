@@ -120,6 +120,7 @@ impl Consensus {
             self.announce();
             if self.effects.is_empty() && !self.take_ready() {
                 self.begin_round();
+                self.read_wanted();
                 if self.effects.is_empty() {
                     return None;
                 }

@@ -348,3 +348,89 @@ fn a_demoted_leader_makes_way_for_the_only_voter_in_the_same_term() {
     let text = node.consensus.unavailable().unwrap();
     assert!(text.contains("entry 4"), "{text}");
 }
+
+#[test]
+fn a_long_backlog_is_sent_in_pieces_that_end_in_the_leaders_term_and_read_from_disk() {
+    let big = || crate::base::Payload::from_bytes(&vec![7; 1 << 20]);
+    // 20 MiB of an older term, 60 MiB of the own one: more than the memory keeps.
+    let mut stored = Stored::fresh(&voters(&[1, 2, 3]));
+    stored.entries.extend((2..=21).map(|index| entry(index, 1, EntryKind::Command, big())));
+    let mut node = Node::start(config(1), stored);
+    node.wait(2 * ELECTION);
+    node.receive(2, vote(2, true, Some(true)));
+    node.persist_all();
+    node.receive(2, vote(2, true, Some(false)));
+    node.persist_all();
+    node.receive(2, result(2, 0, 22));
+    for _ in 0..60 {
+        node.consensus.propose(EntryKind::Command, big()).unwrap();
+        node.poll();
+        node.persist_all();
+        node.receive(2, result(2, 0, node.consensus.last_index().0));
+    }
+    assert!(node.consensus.cached_bytes() <= crate::base::limits::LOG_CACHE_BYTES_MAX);
+    node.sent.clear();
+    node.take_news();
+    // Server 3 has nothing but entry 1.
+    node.receive(3, result(2, 21, 1));
+    let mut stored_at_3 = 1;
+    let mut messages = 0;
+    while stored_at_3 < 82 {
+        let reads: Vec<_> = node.take_news();
+        for effect in &reads {
+            let crate::consensus::Effect::ReadEntries { first, last } = effect else { panic!("{effect:?}") };
+            let range = usize::try_from(first.0 - 1).unwrap()..usize::try_from(last.0).unwrap();
+            let entries = node.stored.entries[range].to_vec();
+            node.consensus.handle_entries_read(*first, Ok(entries));
+            node.poll();
+        }
+        let sent = node.sent_to(3);
+        assert!(!reads.is_empty() || !sent.is_empty(), "stuck at {stored_at_3}");
+        let mut bytes_in_flight = 0;
+        for message in sent {
+            let Message::AppendEntries(it) = message else { panic!("{message:?}") };
+            assert_eq!(it.prev_index.0, stored_at_3);
+            stored_at_3 += it.entries.len() as u64;
+            assert!(stored_at_3 >= 22, "it ends before the leader's term");
+            let bytes: usize = it.entries.iter().map(|entry| entry.payload.len()).sum();
+            assert!(bytes <= 4 << 20 || it.prev_index < Index(22), "{bytes}");
+            bytes_in_flight += bytes;
+            messages += 1;
+        }
+        assert!(bytes_in_flight <= 48 << 20, "{bytes_in_flight}");
+        node.receive(3, result(2, 0, stored_at_3));
+    }
+    assert!((10..=20).contains(&messages), "{messages}");
+    assert_eq!(node.progress(3).matched, 82);
+}
+
+#[test]
+fn a_peer_for_which_the_log_cannot_be_read_gets_a_snapshot() {
+    let mut node = leader();
+    node.receive(2, result(2, 0, 2));
+    for number in 3..=9 {
+        node.propose(number);
+    }
+    node.persist_all();
+    node.receive(2, result(2, 0, 9));
+    let meta = crate::consensus::SnapshotMeta {
+        index: Index(9),
+        term: Term(2),
+        configuration: voters(&[1, 2, 3]),
+        configuration_index: Index(1),
+    };
+    node.consensus.compact(meta, Index(1));
+    node.consensus.raw.as_mut().unwrap().mut_store().forget_payloads();
+    node.receive(3, result(2, 1, 0));
+    let news = node.take_news();
+    let [.., crate::consensus::Effect::ReadEntries { first: Index(1), .. }] = news.as_slice() else {
+        panic!("{news:?}")
+    };
+    node.consensus.handle_entries_read(Index(1), Err("gone".to_owned()));
+    node.poll();
+    let news = node.take_news();
+    assert!(
+        matches!(news.as_slice(), [crate::consensus::Effect::SendSnapshot { to: NodeId(3), .. }]),
+        "{news:?}"
+    );
+}
