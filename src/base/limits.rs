@@ -109,8 +109,9 @@ pub const PEER_CHANNELS_MAX: usize = 256;
 /// Attempts to connect to peers that are under way at once; one more counts as failed. Connect functions may hang.
 pub const PEER_DIALS_MAX: usize = 64;
 
-/// How long a peer's machine may leave bytes of ours unconfirmed before its connection counts as broken. The
-/// system's own rule is a quarter of an hour, and a minute or two of silence after a network has come back.
+/// How long a peer's machine may leave bytes of ours unconfirmed before its connection, or the attempt to make one,
+/// counts as broken. The system's own rule is a quarter of an hour, and a minute or two of silence after a network
+/// has come back.
 pub const PEER_SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// The longest header of a message between servers, in bytes. A longer one closes the connection, as in C 1.18.7.

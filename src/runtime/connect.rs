@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use super::address::parse_ip;
+use crate::base::limits::PEER_SILENCE_MAX;
 
 /// What a failed connect function returns: no connection.
 pub const NO_CONNECTION: i32 = 16;
@@ -62,7 +63,8 @@ impl Connector {
 }
 
 impl Default for Connector {
-    /// Connects to `ADDR[:PORT]` or `[ADDR]:PORT`, IPv4 and IPv6, all numeric.
+    /// Connects to `ADDR[:PORT]` or `[ADDR]:PORT`, IPv4 and IPv6, all numeric. A machine that says nothing is given
+    /// up after a while: the system would try for two minutes, and notice late that it is back.
     fn default() -> Self {
         Self::new(|address| {
             let address = parse_ip(address.as_bytes()).map_err(|_| NO_CONNECTION)?;
