@@ -14,6 +14,7 @@ W8  a node grants its vote of a term to one candidate only
 W9  the term of a node never falls, restarts included
 W10 C nodes answer every request_vote that reaches them
 W11 leader_commit never falls within a term, as one follower sees it
+W12 leader_commit moves only to what had been delivered to a majority of the voters
 """
 import collections
 import json
@@ -35,6 +36,7 @@ class Checker:
         self.newest, self.born, self.pending, self.counts = {}, {}, [], collections.Counter()
         self.down, self.down_at, self.paused = set(), {}, set()
         self.blocked = False
+        self.electorates, self.delivered, self.first_commit = [], collections.defaultdict(list), {}
 
     def fail(self, rule, record, text):
         if len(self.wrong) < 50:
@@ -117,6 +119,23 @@ class Checker:
             if r["leader_commit"] < self.commits.get(key, 0):
                 self.fail("W11", r, f"leader_commit {r['leader_commit']} after {self.commits[key]} in term {term}")
             self.commits[key] = max(self.commits.get(key, 0), r["leader_commit"])
+        self.committed(r)
+        if r["went"] is not None:
+            self.delivered[key].append((r["went"], end))
+
+    def committed(self, r):
+        """What a leader counts as committed beyond what it found so at its start."""
+        node, term, commit = r["source"], r["term"], r["leader_commit"]
+        if commit <= self.first_commit.setdefault((node, term), commit):
+            return
+        # The newest configuration may not have reached the leader when it counted, so the one before will do too.
+        for voters in self.electorates[-3:]:
+            have = sum(1 for v in voters if v == node
+                       or any(went <= r["came"] and end >= commit for went, end in reversed(self.delivered[(node, term, v)])))
+            if have > len(voters) // 2:
+                return
+        if self.electorates:
+            self.fail("W12", r, f"leader_commit {commit} in term {term}: delivered to less than a majority of {self.electorates[-1]}")
 
     def leads(self, r):
         term, node = r["term"], r["source"]
@@ -135,6 +154,8 @@ class Checker:
         if kind == "change":
             voters = {number for number, _, role in data if role == "voter"}
             self.voters[r["term"]] = voters
+            if not self.electorates or self.electorates[-1] != voters:
+                self.electorates.append(voters)
 
     def append_entries_result(self, r):
         if r["rejected"] == 0 and r["last_log_index"] > self.reached[r["source"]]:
@@ -145,6 +166,7 @@ class Checker:
         self.reached[r["source"]] = max(self.reached[r["source"]], r["last_index"])
         if r["went"] is not None:
             self.reached[r["to"]] = max(self.reached[r["to"]], r["last_index"])
+            self.delivered[(r["source"], r["term"], r["to"])].append((r["went"], r["last_index"]))
 
     def request_vote(self, r):
         if r["went"] is not None and not self.ours(r["to"]) and not self.blocked:
