@@ -125,9 +125,12 @@ def transfers(scene):
             load.more(10)
     finish(cluster, load)
     given, taken, slowest = 0, 0, 0.0
-    waiting = {}
+    waiting, answered = {}, set()
     for r in sorted((r for r in records(cluster) if "kind" in r), key=lambda r: r["came"]):
-        if r["kind"] == "timeout_now" and r["went"]:
+        if r["kind"] == "append_entries_result" and r["rejected"] == 0:
+            answered.add((r["source"], r["to"], r["term"]))
+        # 1.11 asks before the target has said how far it is; who still writes then may refuse.
+        elif r["kind"] == "timeout_now" and r["went"] and (r["to"], r["source"], r["term"]) in answered:
             given += 1
             waiting[r["to"]] = r
         elif r["kind"] == "request_vote" and r["source"] in waiting and r["came"] >= waiting[r["source"]]["came"]:
