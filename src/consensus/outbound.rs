@@ -126,7 +126,7 @@ impl Consensus {
     }
 
     /// An append without entries, after an entry of this term: the last one that the peer is known to have or,
-    /// as long as that is an older one, the last of all.
+    /// where that is an older one or no longer in the log, the last of all.
     fn translate_heartbeat(&mut self, message: &RaftMessage) -> Translated {
         let (Some(raw), Some(leadership)) = (&self.raw, &mut self.leadership) else {
             return Translated::Nothing;
@@ -138,7 +138,12 @@ impl Consensus {
         let matched = Index(progress.matched);
         let last = Index(raw.store().last());
         let installs = progress.state == ProgressState::Snapshot && progress.pending_snapshot == last.0;
-        let prev_index = if matched >= leadership.first { matched } else { last };
+        let term_at = |index| {
+            raw.store().term_at(index).filter(|_| index >= leadership.first).map(|term| (index, term))
+        };
+        let Some((prev_index, prev_term)) = term_at(matched).or_else(|| term_at(last)) else {
+            return Translated::Nothing;
+        };
         let peer = leadership.peer(NodeId(message.to));
         peer.heartbeat_due = true;
         if installs {
@@ -149,7 +154,7 @@ impl Consensus {
         Translated::Message(Message::AppendEntries(AppendEntries {
             term: leadership.term,
             prev_index,
-            prev_term: raw.store().term_at(prev_index).unwrap_or_default(),
+            prev_term,
             commit: Index(raw.raft.raft_log.committed),
             entries: Vec::new(),
         }))

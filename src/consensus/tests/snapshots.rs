@@ -102,6 +102,29 @@ fn a_heartbeat_is_never_mistaken_for_the_snapshot_that_it_would_be_refused_like(
 }
 
 #[test]
+fn a_peer_that_fell_behind_the_log_of_its_own_leader_is_asked_after_the_last_entry_and_gets_a_snapshot() {
+    let mut node = leader();
+    for id in [2, 3] {
+        node.receive(id, result(2, 0, 2));
+    }
+    for number in 3..=20 {
+        node.propose(number);
+    }
+    node.persist_all();
+    node.receive(2, result(2, 0, 20));
+    node.receive(3, result(2, 0, 10));
+    // Server 3 is away; its entry 10 leaves the log, and with it the term of that entry.
+    node.consensus.handle_send_failed(NodeId(3));
+    node.consensus.compact(meta(20, 2, &voters(&[1, 2, 3])), Index(21));
+    node.take_news();
+    node.sent.clear();
+    node.wait(HEARTBEAT);
+    assert_eq!(node.sent_to(3), [append(2, (20, 2), 20, &[])]);
+    node.receive(3, result(2, 20, 10));
+    assert_eq!(node.snapshot_of(), Some(meta(20, 2, &voters(&[1, 2, 3]))));
+}
+
+#[test]
 fn a_snapshot_that_failed_or_was_never_heard_of_again_is_sent_again() {
     let mut node = far_ahead();
     node.consensus.handle_snapshot_sent(NodeId(3), Err("gone".to_owned()));
