@@ -9,7 +9,6 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use super::address::parse_ip;
-use crate::base::limits::PEER_SILENCE_MAX;
 
 /// What a failed connect function returns: no connection.
 pub const NO_CONNECTION: i32 = 16;
