@@ -22,9 +22,10 @@ use crate::codec::peer::{RequestVote, VoteResult};
 
 impl Consensus {
     pub(super) fn handle_vote_request(&mut self, from: NodeId, request: RequestVote) {
-        if request.candidate != from {
-            log::warn!("request for votes of {from} ignored: candidate {} in it", request.candidate);
-            return;
+        // The vote would be another's than the answer's.
+        let foreign = request.candidate != from;
+        if foreign {
+            log::warn!("request for votes of {from} refused: candidate {} in it", request.candidate);
         }
         let Some(raw) = &self.raw else { return };
         let raft = &raw.raft;
@@ -32,7 +33,7 @@ impl Consensus {
         let in_lease = raft.leader_id != 0 && raft.election_elapsed < raft.election_timeout();
         let has_leader = raft.state == StateRole::Leader || in_lease;
         let stale = request.term < term || request.term == Term(0);
-        let refused = stale || self.is_installing() || (has_leader && !request.disrupt_leader);
+        let refused = foreign || stale || self.is_installing() || (has_leader && !request.disrupt_leader);
         if request.pre_vote {
             let granted = !refused && raft.raft_log.is_up_to_date(request.last_index.0, request.last_term.0);
             let mut answer = raft_message(MessageType::MsgRequestPreVoteResponse, me, from, request.term);

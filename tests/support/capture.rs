@@ -24,9 +24,33 @@ pub struct Recorded {
     pub sent: Vec<(f64, Vec<u8>)>,
     /// What the accepting server answered; nobody ever does.
     pub answered: Vec<u8>,
+    /// When it ended.
+    pub closed: Option<f64>,
 }
 
 impl Recorded {
+    /// The id of the accepting server, which its name ends in.
+    pub fn id(&self) -> u64 {
+        self.to.trim_start_matches(|letter: char| !letter.is_ascii_digit()).parse().unwrap()
+    }
+
+    /// The id of the connecting server, if it is one.
+    pub fn connecting(&self) -> Option<u64> {
+        let bytes = self.bytes();
+        let id = u64::from_le_bytes(bytes.get(16..24)?.try_into().unwrap());
+        (bytes.get(12) == Some(&11)).then_some(id)
+    }
+
+    /// When the byte with this number came.
+    pub fn time_of(&self, byte: usize) -> f64 {
+        let mut before = 0;
+        let chunk = self.sent.iter().find(|(_, bytes)| {
+            before += bytes.len();
+            byte < before
+        });
+        chunk.map_or(f64::INFINITY, |(at, _)| *at)
+    }
+
     /// Everything the connecting server sent.
     pub fn bytes(&self) -> Vec<u8> {
         self.sent.iter().flat_map(|(_, bytes)| bytes).copied().collect()
@@ -47,6 +71,7 @@ pub fn load(path: &Path) -> Vec<Recorded> {
 
 fn connection(json: &Value) -> Recorded {
     let mut recorded = Recorded { to: json["to"].as_str().unwrap().to_owned(), ..Recorded::default() };
+    recorded.closed = json["closed"].as_f64();
     for chunk in json["chunks"].as_array().unwrap() {
         let bytes = unhex(chunk[2].as_str().unwrap());
         match chunk[1].as_str().unwrap() {

@@ -2,7 +2,7 @@
 
 use super::harness::*;
 use crate::base::{EntryKind, Index, NodeId, Role, Term};
-use crate::codec::peer::{Message, RequestVote, TimeoutNow};
+use crate::codec::peer::{Message, RequestVote, TimeoutNow, VoteResult};
 
 /// Server 1 of three follows 2 in term 2; entries 1 of term 1 and 2 of term 2 are durable.
 fn follower() -> Node {
@@ -168,8 +168,16 @@ fn what_no_leader_sends_changes_nothing() {
     node.receive(3, append(2, (2, 2), 0, &[]));
     assert_eq!(node.consensus.leader(), Some(NodeId(2)), "one leader per term");
     assert_eq!(node.take_sent(), []);
-    node.receive(3, Message::RequestVote(asks(2, 9, (9, 9), true)));
-    assert_eq!(node.take_sent(), [], "a candidate speaks for itself");
+    // A candidate speaks for itself: whoever asks for another is refused.
+    for pre_vote in [true, false] {
+        node.receive(
+            3,
+            Message::RequestVote(RequestVote { disrupt_leader: true, ..asks(2, 9, (9, 9), pre_vote) }),
+        );
+        let term = if pre_vote { Term(9) } else { Term(2) };
+        let refusal = VoteResult { term, granted: false, pre_vote: Some(pre_vote) };
+        assert_eq!(node.take_sent(), [(NodeId(3), Message::VoteResult(refusal))]);
+    }
 }
 
 #[test]
