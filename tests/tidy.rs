@@ -52,7 +52,7 @@ const MODULES: &[(&str, &[&str])] = &[
 
 /// External crates that only the named modules may mention.
 const CRATES: &[(&str, &[&str])] = &[
-    ("crc", &["base"]),
+    ("crc32fast", &["base"]),
     ("crossbeam_channel", &["runtime"]),
     ("getrandom", &["vfs", "sqlite", "runtime", "admin"]),
     ("libc", &["ffi", "vfs", "sqlite"]),

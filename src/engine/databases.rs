@@ -4,7 +4,7 @@
 //! leaves only when that version is committed. Databases are kept in the order in which this node met them,
 //! which is their order in snapshots.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::scheduler::{ConnId, Patience, SlotEffect, WriteQueue};
@@ -39,6 +39,42 @@ pub enum Hold {
     Discarded,
 }
 
+/// A set of databases, ascending. Most of the time one is in it, or none: a tree would ask for memory each time.
+#[derive(Debug, Default)]
+struct Marks(Vec<Slot>);
+
+impl Marks {
+    fn insert(&mut self, slot: Slot) {
+        if let Err(at) = self.0.binary_search(&slot) {
+            self.0.insert(at, slot);
+        }
+    }
+
+    fn remove(&mut self, slot: &Slot) {
+        if let Ok(at) = self.0.binary_search(slot) {
+            self.0.remove(at);
+        }
+    }
+
+    fn first(&self) -> Option<Slot> {
+        self.0.first().copied()
+    }
+
+    fn pop_first(&mut self) -> Option<Slot> {
+        let first = self.first()?;
+        self.0.remove(0);
+        Some(first)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
 /// All databases of the node.
 #[derive(Debug)]
 pub struct Databases {
@@ -49,11 +85,11 @@ pub struct Databases {
     sqlite_version: u32,
     writable: Result<(), Veto>,
     /// Databases whose queues may have effects; the others need not be looked at. So for those below.
-    touched: BTreeSet<Slot>,
+    touched: Marks,
     /// Databases that may have transactions to propose.
-    unproposed: BTreeSet<Slot>,
+    unproposed: Marks,
     /// Databases whose watermark moved: replies that were held for it may leave.
-    moved: BTreeSet<Slot>,
+    moved: Marks,
 }
 
 impl Databases {
@@ -68,9 +104,9 @@ impl Databases {
             page_size,
             sqlite_version,
             writable: Err(Veto::NotLeader),
-            touched: BTreeSet::new(),
-            unproposed: BTreeSet::new(),
-            moved: BTreeSet::new(),
+            touched: Marks::default(),
+            unproposed: Marks::default(),
+            moved: Marks::default(),
         }
     }
 
@@ -191,7 +227,7 @@ impl Databases {
 
     /// A database that may have something to propose.
     pub(super) fn unproposed(&self) -> Option<Slot> {
-        self.unproposed.first().copied()
+        self.unproposed.first()
     }
 
     /// The database has nothing to propose, or not now.
@@ -246,7 +282,7 @@ impl Databases {
     /// Drops everything speculative and returns the connections whose held replies failed by that, in order.
     pub fn discard_speculative(&mut self) -> Vec<ConnId> {
         let mut failed = Vec::new();
-        self.touched.extend((0..self.list.len()).map(Slot));
+        (0..self.list.len()).for_each(|at| self.touched.insert(Slot(at)));
         self.unproposed.clear();
         for state in &mut self.list {
             state.database.discard_speculative();
@@ -264,7 +300,7 @@ impl Databases {
 
     /// What the queues want done now, the page stores' slots prepared for it.
     pub fn poll_effect(&mut self) -> Option<(Slot, SlotEffect)> {
-        while let Some(slot) = self.touched.first().copied() {
+        while let Some(slot) = self.touched.first() {
             let Some(state) = self.list.get_mut(slot.0) else { break };
             let effect = state.queue.poll_effect();
             state.sync_grant();

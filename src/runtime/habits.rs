@@ -26,8 +26,9 @@ const LONG_WORDS: [&[u8]; 6] = [b"CREATE", b"DROP", b"ALTER", b"VACUUM", b"REIND
 /// How long something took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spent {
-    /// Of the processor's time: on a busy machine the clock would tell of others.
-    pub cpu: Duration,
+    /// Of the processor's time: on a busy machine the clock would tell of others. Not known when it was not
+    /// measured and the clock says that it may have been long.
+    pub cpu: Option<Duration>,
     /// The loop went on without it.
     pub overtaken: bool,
 }
@@ -115,10 +116,12 @@ impl Habits {
             self.known.clear();
         }
         let known = self.known.entry(text.hash).or_default();
-        known.average = if known.average.is_zero() { spent.cpu } else { (known.average * 7 + spent.cpu) / 8 };
-        if spent.overtaken && spent.cpu > SHORT {
-            // Once is enough: what it did wait for is not its average.
-            known.average = known.average.max(spent.cpu);
+        if let Some(cpu) = spent.cpu {
+            known.average = if known.average.is_zero() { cpu } else { (known.average * 7 + cpu) / 8 };
+            if spent.overtaken && cpu > SHORT {
+                // Once is enough: what it did wait for is not its average.
+                known.average = known.average.max(cpu);
+            }
         }
         known.overtaken = if spent.overtaken { known.overtaken.saturating_add(1) } else { 0 };
     }
@@ -148,7 +151,7 @@ mod tests {
     }
 
     fn spent(micros: u64, overtaken: bool) -> Spent {
-        Spent { cpu: Duration::from_micros(micros), overtaken }
+        Spent { cpu: Some(Duration::from_micros(micros)), overtaken }
     }
 
     #[test]
@@ -194,6 +197,8 @@ mod tests {
         }
         habits.handle_ran(A, spent(20, false));
         assert!(habits.is_short(A, &text("SELECT waits()")));
+        habits.handle_ran(A, Spent { cpu: None, overtaken: false });
+        assert!(habits.is_short(A, &text("SELECT waits()")), "nobody knows how long it was");
         assert!(SHORT > Duration::from_micros(20));
     }
 

@@ -3,6 +3,7 @@
 //! A few threads serve while statements are short. When work waits and nothing finishes, statements are long,
 //! and another thread joins, so that no statement waits for another connection's; idle ones leave again.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -10,9 +11,10 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
+use super::clock::{self, Clock};
 use super::executor::SqlConn;
-use super::habits::Spent;
-use super::{clock, threads};
+use super::habits::{SHORT, Spent};
+use super::threads;
 use crate::base::Time;
 use crate::engine::ConnId;
 use crate::engine::jobs::{Progress, SqlRequest};
@@ -208,6 +210,42 @@ fn serve(work: &Receiver<SqlWork>, report: &dyn Fn(SqlDone), shared: &Shared, th
     }
 }
 
+/// After a statement that looked long, the processor's time of so many is measured.
+const GAUGED: u32 = 256;
+
+thread_local! {
+    /// Of how many statements on this thread the processor's time is still to be measured.
+    static TO_GAUGE: Cell<u32> = const { Cell::new(GAUGED) };
+}
+
+/// Measures a statement. Asking for the processor's time costs as much as a small statement's parts, so it is asked
+/// for only while there are statements which take long by the clock.
+struct Gauge {
+    clock: Clock,
+    cpu: Option<Duration>,
+}
+
+impl Gauge {
+    fn begin() -> Self {
+        let left = TO_GAUGE.get();
+        TO_GAUGE.set(left.saturating_sub(1));
+        Self { clock: Clock::start(), cpu: (left > 0).then(clock::thread_cpu) }
+    }
+
+    fn spent(&self) -> Spent {
+        let took = self.clock.now().since(Time(0));
+        let long = took > SHORT;
+        if long {
+            TO_GAUGE.set(GAUGED);
+        }
+        let cpu = match self.cpu {
+            Some(before) => Some(clock::thread_cpu().saturating_sub(before)),
+            None => Some(took).filter(|_| !long),
+        };
+        Spent { cpu, overtaken: false }
+    }
+}
+
 /// Does the work on this thread, for as long as it takes.
 pub(super) fn execute(work: SqlWork) -> SqlDone {
     let conn = match &work {
@@ -223,19 +261,18 @@ pub(super) fn execute(work: SqlWork) -> SqlDone {
 }
 
 fn perform(work: SqlWork) -> SqlDone {
-    let before = clock::thread_cpu();
-    let spent = || Spent { cpu: clock::thread_cpu().saturating_sub(before), overtaken: false };
+    let gauge = Gauge::begin();
     match work {
         SqlWork::Open { conn, database } => {
             SqlDone::Opened { conn, sql: SqlConn::open(&database, conn.0).map(Box::new) }
         }
         SqlWork::Run { conn, mut sql, request } => {
             let progress = sql.start(request);
-            SqlDone::Ran { conn, sql, progress, spent: spent() }
+            SqlDone::Ran { conn, sql, progress, spent: gauge.spent() }
         }
         SqlWork::Resume { conn, mut sql } => {
             let progress = sql.resume();
-            SqlDone::Ran { conn, sql, progress, spent: spent() }
+            SqlDone::Ran { conn, sql, progress, spent: gauge.spent() }
         }
         SqlWork::Close { conn, sql } => {
             drop(sql);

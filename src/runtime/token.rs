@@ -15,7 +15,7 @@ use crate::storage::{Preparation, StorageError};
 
 /// When segments fill faster than this they are not written with zeros first: the zeros would take what the disk
 /// and the processor can do from the log itself, and a sync that carries many commits may take longer.
-const FILLS_FAST: Duration = Duration::from_millis(100);
+const FILLS_FAST: Duration = Duration::from_millis(140);
 
 /// How many must have filled so fast in a row: the first two are prepared at the start.
 const FAST_MIN: u32 = 2;
