@@ -10,3 +10,4 @@ pub mod datadir;
 pub mod local;
 pub mod node;
 pub mod transcript;
+pub mod wire;
