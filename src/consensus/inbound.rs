@@ -117,6 +117,11 @@ impl Consensus {
             self.answer_label(from, append.prev_index.0);
             return;
         }
+        if append.entries.is_empty() && self.is_ambiguous(from, append.prev_index) {
+            self.follow(from, append.term);
+            self.answer_label(from, LABELS_FROM);
+            return;
+        }
         if self.is_installing() && !append.entries.is_empty() {
             self.follow(from, append.term);
             return;

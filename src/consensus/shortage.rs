@@ -42,7 +42,9 @@ impl Consensus {
         // Asked before the configuration may roll back: a voter of a lost configuration could be elected.
         let leads = led.filter(|_| self.is_only_voter());
         let known = self.shortage.is_some_and(|shortage| shortage.leads());
-        let Some(lost_from) = self.restart_on_durable_log() else { return };
+        let first = self.persistence.abandon();
+        let end = self.last_index().next();
+        let Some(lost_from) = self.restart_on_log_before(first.unwrap_or(end)) else { return };
         let retry_at = self.now.after(limits::DISK_SPACE_RETRY);
         self.shortage = Some(Shortage { leads, retry_at, probe: None });
         if leads.is_some() {
@@ -57,15 +59,13 @@ impl Consensus {
         }
     }
 
-    /// Forgets what is not durable and gives raft-rs the rest. Returns the first index that is lost.
-    fn restart_on_durable_log(&mut self) -> Option<Index> {
-        let first = self.persistence.abandon();
+    /// Forgets all entries from `first` on and gives raft-rs the rest. Returns the first index that is lost.
+    pub(super) fn restart_on_log_before(&mut self, first: Index) -> Option<Index> {
         self.effects.retain(|effect| !matches!(effect, Effect::Persist { .. }));
         let mut raw = self.raw.take()?;
         let known = raw.raft.hard_state();
         let mut log = std::mem::take(raw.mut_store());
-        let end = Index(log.last()).next();
-        let lost_from = first.map_or(end, |first| first.min(end));
+        let lost_from = first.min(Index(log.last()).next());
         log.truncate(lost_from);
         log.clear_staged();
         self.membership.handle_truncated(lost_from);

@@ -113,6 +113,28 @@ impl Consensus {
         installing.map(|progress| Index(progress.pending_snapshot).next()).min()
     }
 
+    /// Whether this peer still needs the snapshot that it is sent.
+    #[must_use]
+    pub fn awaits_snapshot(&self, peer: NodeId) -> bool {
+        let leads = self.raw.as_ref().filter(|raw| raw.raft.state == StateRole::Leader);
+        let progress = leads.and_then(|raw| raw.raft.prs().get(peer.0));
+        progress.is_some_and(|progress| progress.state == ProgressState::Snapshot)
+    }
+
+    /// Whether a heartbeat of `from`, after an entry that is not here, would be refused with the index of the
+    /// snapshot that `from` is sending: a C leader takes that for a refusal of the snapshot.
+    pub(super) fn is_ambiguous(&self, from: NodeId, prev: Index) -> bool {
+        self.intake.as_ref().is_some_and(|intake| intake.from == from && intake.meta.index == prev)
+    }
+
+    /// While a snapshot could not be put in place, entries from `next` on were taken from the log on disk.
+    pub fn handle_tail_lost(&mut self, next: Index) {
+        if next <= self.last_index() {
+            self.persistence.abandon();
+            self.restart_on_log_before(next);
+        }
+    }
+
     /// Whether a snapshot is taking the place of log and databases.
     pub(super) fn is_installing(&self) -> bool {
         self.intake.as_ref().is_some_and(|intake| intake.installing)

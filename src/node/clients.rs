@@ -124,7 +124,8 @@ impl Core {
     #[must_use]
     pub fn wants_bytes(&self, conn: ConnId) -> bool {
         let wants = |client: &Client| !client.gone && client.session.wants_read();
-        self.inbound.contains_key(&conn) || self.clients.get(&conn).is_some_and(wants)
+        (self.inbound.contains_key(&conn) && !self.is_intake_paused(conn))
+            || self.clients.get(&conn).is_some_and(wants)
     }
 
     /// A client sent bytes.
@@ -157,6 +158,7 @@ impl Core {
     /// The client is gone: whatever it had open is rolled back.
     pub fn handle_gone(&mut self, conn: ConnId, now: Time) {
         self.inbound.remove(&conn);
+        self.break_intake_off(conn);
         if let Some(client) = self.clients.get_mut(&conn) {
             client.session.handle_eof();
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::clients::Client;
 use super::effect::{Effect, SnapshotJob};
+use super::install::Intake;
 use super::peers::Inbound;
 use super::readers::Readers;
 use super::requests::{Asker, Pending};
@@ -68,6 +69,8 @@ pub struct Core {
     pub(super) clients: BTreeMap<ConnId, Client>,
     /// Connections of other servers, which began as clients.
     pub(super) inbound: BTreeMap<ConnId, Inbound>,
+    /// A leader's snapshot on its way in.
+    pub(super) intake: Option<Intake>,
     pub(super) effects: VecDeque<Effect>,
     pub(super) weight: u64,
     /// Who waits for a change of the cluster, in the order in which they asked.
@@ -116,6 +119,7 @@ impl Core {
             databases,
             clients: BTreeMap::new(),
             inbound: BTreeMap::new(),
+            intake: None,
             effects: VecDeque::new(),
             weight: 0,
             changes: VecDeque::new(),
@@ -200,6 +204,23 @@ impl Core {
             }
         }
         self.settle(now);
+    }
+
+    /// How much of the log before the snapshot that is being written has to stay, which is now to be put in place:
+    /// what a peer needs that is being sent an older one stays too.
+    pub fn settle_trailing(&mut self) -> u64 {
+        let Some((meta, trailing)) = &mut self.snapshot_in_flight else { return u64::MAX };
+        if let Some(awaited) = self.consensus.first_awaited() {
+            *trailing = (*trailing).max(meta.index.0.saturating_add(1).saturating_sub(awaited.0));
+        }
+        *trailing
+    }
+
+    /// The databases are those of a snapshot at this entry; what was applied before does not count any more.
+    pub(super) fn restart_from(&mut self, index: Index, term: Term) {
+        self.applier = Applier::default();
+        self.applied = (index, term);
+        self.schedule.handle_restored(index, term);
     }
 
     /// Whether this node leads and may serve: an entry of its own term is applied.
@@ -304,6 +325,13 @@ impl Core {
                 }
                 consensus::Effect::Send { to, address, message } => {
                     self.effects.push_back(Effect::SendPeer { to, address, message });
+                }
+                consensus::Effect::SendSnapshot { to, address, term, meta } => {
+                    let wanted = (meta.term, meta.index);
+                    self.effects.push_back(Effect::SendSnapshot { to, address, term, wanted });
+                }
+                consensus::Effect::ReadEntries { first, last } => {
+                    self.effects.push_back(Effect::ReadEntries { first, last });
                 }
                 consensus::Effect::OutOfSpace { lost_from } => self.run_out_of_space(lost_from, now),
                 consensus::Effect::ReadsReady { up_to, .. } => self.release_proved(up_to, now),

@@ -38,6 +38,21 @@ pub enum HandoverStep {
     Impossible,
 }
 
+/// What the head of a leader's snapshot says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IncomingSnapshot {
+    /// The last entry that it covers.
+    pub index: Index,
+    /// Its term.
+    pub term: Term,
+    /// Where the log holds the configuration.
+    pub configuration_index: Index,
+    /// The configuration, encoded as it came.
+    pub configuration: Vec<u8>,
+    /// How many bytes follow.
+    pub data_bytes: u64,
+}
+
 /// One thing to do. Later events answer those that take time.
 #[derive(Debug)]
 pub enum Effect {
@@ -106,6 +121,35 @@ pub enum Effect {
         address: String,
         /// What.
         message: Message,
+    },
+    /// Read entries that have left the memory from the segments. Answered by `handle_entries_read`.
+    ReadEntries {
+        /// The first.
+        first: Index,
+        /// The last.
+        last: Index,
+    },
+    /// Store the bytes of a leader's snapshot that will come now. Answered by `handle_intake_stored` or
+    /// `handle_intake_failed`. Another one that is still coming is given up.
+    TakeSnapshot(IncomingSnapshot),
+    /// The next bytes of it.
+    SnapshotBytes {
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
+    /// No more bytes of it will come: give it up.
+    DropSnapshot,
+    /// Send a peer the snapshot at `wanted`, or a newer one, on a connection of its own. `handle_snapshot_unsent`
+    /// when it does not arrive; `awaits_snapshot` says whether it is still needed.
+    SendSnapshot {
+        /// The peer.
+        to: NodeId,
+        /// Where it is.
+        address: String,
+        /// The term of this leader.
+        term: Term,
+        /// The snapshot's term and index.
+        wanted: (Term, Index),
     },
     /// Write a snapshot, put it in place, keep `trailing` entries before it. Answered by `handle_snapshot`.
     Snapshot {

@@ -4,6 +4,7 @@
 mod clients;
 pub mod core;
 pub mod effect;
+mod install;
 mod peers;
 mod proofs;
 pub mod readers;

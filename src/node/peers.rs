@@ -52,7 +52,7 @@ impl Core {
             match inbound.reader.next_incoming() {
                 Ok(Some(incoming)) => {
                     let (id, address) = (inbound.id, Arc::clone(&inbound.address));
-                    self.handle_incoming(id, &address, incoming, now);
+                    self.handle_incoming(conn, (id, &address), incoming, now);
                 }
                 Ok(None) => return,
                 Err(error) => return self.close_inbound(conn, &error),
@@ -65,14 +65,21 @@ impl Core {
         self.situation.handle_unreachable(id, text, now);
     }
 
-    fn handle_incoming(&mut self, from: NodeId, address: &str, incoming: Incoming, now: Time) {
+    fn handle_incoming(
+        &mut self,
+        conn: ConnId,
+        (from, address): (NodeId, &str),
+        incoming: Incoming,
+        now: Time,
+    ) {
         self.situation.handle_heard(from, now);
         match incoming {
             Incoming::Message(Message::InstallSnapshot(head)) => {
-                log::debug!("a snapshot at {} from node {from} is not taken", head.last_index);
+                self.handle_snapshot_head(conn, (from, address), head, now);
             }
             Incoming::Message(message) => self.consensus.handle_peer(from, address, message, now),
-            Incoming::SnapshotBytes(_) | Incoming::SnapshotEnd => {}
+            Incoming::SnapshotBytes(bytes) => self.handle_snapshot_bytes(conn, bytes),
+            Incoming::SnapshotEnd => self.handle_snapshot_end(conn),
         }
     }
 

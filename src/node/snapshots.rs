@@ -116,6 +116,13 @@ impl SnapshotSchedule {
         }
     }
 
+    /// A leader's snapshot at `index` took the place of everything.
+    pub fn handle_restored(&mut self, index: Index, term: Term) {
+        (self.last, self.newest, self.term_min) = (index, index, term);
+        self.bytes_since = 0;
+        self.sizes.clear();
+    }
+
     /// How many entries stay before a snapshot of `snapshot_bytes`.
     #[must_use]
     pub fn trailing(&self, snapshot_bytes: u64) -> u64 {

@@ -156,6 +156,11 @@ impl World {
                     self.core.handle_gone(conn, self.now);
                 }
                 Effect::PeerConnected { id } => self.peers.push(id),
+                Effect::ReadEntries { .. }
+                | Effect::TakeSnapshot(_)
+                | Effect::SnapshotBytes { .. }
+                | Effect::DropSnapshot
+                | Effect::SendSnapshot { .. } => panic!("nobody sends or needs a snapshot here"),
                 Effect::SendPeer { message, .. } => self.sent.push(message),
                 Effect::Flush { .. } => {}
             }

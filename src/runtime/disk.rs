@@ -34,6 +34,18 @@ pub enum DiskWork {
         /// How many entries before it stay.
         trailing: u64,
     },
+    /// Put a leader's snapshot in the place of the whole log.
+    Restore {
+        /// The temporary files.
+        snapshot: FinishedSnapshot,
+        /// The term of the entry that the log holds at the snapshot's index, if it does.
+        held: Option<Term>,
+    },
+    /// Delete the files of a snapshot that is not wanted any more.
+    Discard {
+        /// The temporary files.
+        snapshot: FinishedSnapshot,
+    },
     /// Finish the files and end the thread.
     Close,
 }
@@ -59,6 +71,17 @@ pub enum DiskDone {
     Installed,
     /// The snapshot does not count; the older ones and the log are untouched.
     NotInstalled {
+        /// The reason.
+        text: String,
+    },
+    /// The leader's snapshot is the log now.
+    Restored,
+    /// It is not.
+    NotRestored {
+        /// Where the next entry goes: the log may have lost entries which the snapshot contradicts.
+        next: Index,
+        /// There is no room: later work may succeed.
+        no_space: bool,
         /// The reason.
         text: String,
     },
@@ -97,7 +120,7 @@ pub fn perform<D: Disk>(
     items: Vec<DiskWork>,
     report: &impl Fn(DiskDone),
 ) -> Result<Turn, Vec<DiskDone>> {
-    let owed: Vec<DiskDone> = items.iter().map(refused).collect();
+    let owed: Vec<DiskDone> = items.iter().filter_map(refused).collect();
     // What a panic leaves behind is dropped unseen.
     let Some(mut worker) = held.take() else { return Err(owed) };
     match catch_unwind(AssertUnwindSafe(|| (worker.work(items, report), worker))) {
@@ -113,18 +136,20 @@ pub fn perform<D: Disk>(
 }
 
 /// The answer to work that will not be done.
-fn refused(work: &DiskWork) -> DiskDone {
+fn refused(work: &DiskWork) -> Option<DiskDone> {
     let text = "a thread panicked over the log".to_owned();
-    match work {
+    Some(match work {
         DiskWork::Persist { ticket, .. } => DiskDone::Failed { ticket: *ticket, no_space: false, text },
         DiskWork::Install { .. } => DiskDone::NotInstalled { text },
+        DiskWork::Restore { .. } => DiskDone::NotRestored { next: Index(0), no_space: false, text },
+        DiskWork::Discard { .. } => return None,
         DiskWork::Close => DiskDone::Closed { error: Some(text) },
-    }
+    })
 }
 
 fn refuse_all(owed: Vec<DiskDone>, work: &Receiver<DiskWork>, report: impl Fn(DiskDone)) {
     // Those that were reported before the panic are not waited for any more, and not heard.
-    for done in owed.into_iter().chain(work.iter().map(|work| refused(&work))) {
+    for done in owed.into_iter().chain(work.iter().filter_map(|work| refused(&work))) {
         let last = matches!(done, DiskDone::Closed { .. });
         report(done);
         if last {
@@ -208,6 +233,11 @@ impl<D: Disk> Worker<D> {
                         Err(error) => DiskDone::NotInstalled { text: error.to_string() },
                     });
                 }
+                DiskWork::Restore { snapshot, held } => {
+                    batch.flush(writer, report);
+                    report(batch.restore(writer, snapshot, held));
+                }
+                DiskWork::Discard { snapshot } => writer.discard_snapshot(&snapshot),
                 DiskWork::Close => {
                     batch.flush(writer, report);
                     report(DiskDone::Closed { error: writer.close().err().map(|error| error.to_string()) });
@@ -258,6 +288,27 @@ impl Batch {
             (Ok(()), Some(&ticket)) => report(DiskDone::Persisted { ticket }),
             (Ok(()), None) => {}
             (Err(error), _) => tickets.iter().for_each(|&ticket| self.fail(ticket, error, report)),
+        }
+    }
+
+    fn restore<D: Disk>(
+        &mut self,
+        writer: &mut Writer<D>,
+        snapshot: FinishedSnapshot,
+        held: Option<Term>,
+    ) -> DiskDone {
+        match writer.restore_snapshot(snapshot, held) {
+            Ok(()) => {
+                // Whatever was lost before it is covered.
+                self.hole = None;
+                DiskDone::Restored
+            }
+            Err(error) => DiskDone::NotRestored {
+                next: writer.next_index(),
+                // What does not fit the log on disk was not written either.
+                no_space: !matches!(error, StorageError::Failed { .. }),
+                text: error.to_string(),
+            },
         }
     }
 

@@ -194,6 +194,7 @@ impl RunningNode {
             inquiry: inquiry.clone(),
             leaving: Vec::new(),
             snapshots_running: 0,
+            traffic: shell::Traffic::default(),
             cancelled: Arc::default(),
             phase: Phase::Serving,
             sleeps_until: None,

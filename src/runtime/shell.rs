@@ -12,10 +12,11 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 use mio::Registry;
 
-use super::clock::{self, Clock};
+use super::clock::Clock;
 use super::disk::{DiskDone, DiskWork};
 use super::habits::Habits;
 use super::inquiry::Inquiry;
+use super::intake::Arrived;
 use super::latency::Latency;
 use super::mailbox::{Inbox, Mailbox};
 use super::net::Acceptor;
@@ -24,22 +25,24 @@ use super::peers::dial::Dials;
 use super::slot::{Slot, Tried};
 use super::sql_pool::{SqlDone, SqlPool, SqlWork};
 use super::storing::Storing;
-use super::{snapshot, threads};
-use crate::base::{NodeId, Time};
+use crate::base::{Entry, Index, NodeId, Time};
 use crate::disk::DirectoryLock;
 use crate::disk::real::RealDisk;
 use crate::engine::ConnId;
 use crate::node::Core;
-use crate::node::effect::{Effect, HandoverStep, SnapshotJob};
+use crate::node::effect::{Effect, HandoverStep};
 use crate::roles::{Metadata, Targets};
 use crate::storage::snapshots::FinishedSnapshot;
 
+mod disk;
 mod peers;
 mod roles;
 mod run;
+mod snapshots;
 mod sockets;
 
 pub use run::{Duty, LISTEN, WAKE, start};
+pub use snapshots::Traffic;
 pub use sockets::Sockets;
 use sockets::SqlPlace;
 
@@ -52,8 +55,8 @@ pub enum Message {
     Sql(SqlDone),
     /// From the disk thread.
     Disk(DiskDone),
-    /// From a snapshot thread: the finished files and how many entries before it stay.
-    Snapshot(Result<(FinishedSnapshot, u64), String>),
+    /// From a snapshot thread: the finished files.
+    Snapshot(Result<FinishedSnapshot, String>),
     /// From a dial thread: which attempt for which peer, and the socket.
     Dialed {
         /// The peer.
@@ -76,6 +79,31 @@ pub enum Message {
     RoleTargets(Targets),
     /// The program moved the node to another failure domain.
     FailureDomain(u64),
+    /// From a thread that read old entries of the log.
+    EntriesRead {
+        /// The first that was asked for.
+        first: Index,
+        /// They, or why there are none.
+        result: Result<Vec<Entry>, String>,
+    },
+    /// From an intake thread: it has room again.
+    IntakeRoom,
+    /// From an intake thread: how it ended.
+    Arrived {
+        /// Which one.
+        attempt: u64,
+        /// The snapshot, or why there is none.
+        result: Result<Arrived, String>,
+    },
+    /// From a thread that sent a snapshot.
+    Transferred {
+        /// To whom.
+        to: NodeId,
+        /// Which attempt.
+        attempt: u64,
+        /// Why the peer does not have it.
+        result: Result<(), String>,
+    },
     /// From `stop`.
     Stop,
 }
@@ -120,8 +148,10 @@ pub struct Shell {
     pub inquiry: Inquiry,
     /// Whoever hands the node's duties over and wants to know how it goes.
     pub leaving: Vec<Sender<HandoverStep>>,
-    /// Snapshots that are being written: a stop waits for them to clear their files away.
+    /// Snapshots that are being written or received: a stop waits for them to clear their files away.
     pub snapshots_running: usize,
+    /// Snapshots from and for other nodes.
+    pub traffic: Traffic,
     /// Ends snapshots early.
     pub cancelled: Arc<AtomicBool>,
     /// How far the node's life came.
@@ -228,6 +258,7 @@ impl Shell {
                 break;
             }
         }
+        self.end_transfers();
         self.starting.take_if(|_| !self.core.is_about_to_lead());
     }
 
@@ -239,9 +270,6 @@ impl Shell {
     }
 
     fn handle_message(&mut self, message: Message, now: Time) {
-        if let Message::Disk(done) = &message {
-            self.storing.handle_done(done);
-        }
         match message {
             Message::Sql(SqlDone::Opened { conn, sql }) => {
                 let result = sql.map(|sql| {
@@ -264,26 +292,16 @@ impl Shell {
                 self.forget_sql(conn, now);
             }
             Message::Sql(SqlDone::Closed { conn }) => self.forget_sql(conn, now),
-            Message::Disk(DiskDone::Persisted { ticket }) => {
-                self.core.handle_persisted(ticket, now);
+            Message::Disk(done) => self.handle_disk(done, now),
+            Message::EntriesRead { first, result } => self.core.handle_entries_read(first, result, now),
+            Message::IntakeRoom => self.core.pause_intake(false),
+            Message::Arrived { attempt, result } => self.handle_arrived(attempt, result, now),
+            Message::Transferred { to, attempt, result } => {
+                self.handle_transferred(to, attempt, result, now);
             }
-            Message::Disk(DiskDone::Failed { ticket, no_space, text }) => {
-                self.core.handle_persist_failed(ticket, no_space, &text, now);
-            }
-            Message::Disk(DiskDone::Installed) => {
-                self.core.handle_snapshot(Ok(()), now);
-            }
-            Message::Disk(DiskDone::NotInstalled { text }) => {
-                self.core.handle_snapshot(Err(text), now);
-            }
-            Message::Disk(DiskDone::Closed { error }) => {
-                if let Some(error) = error {
-                    log::warn!("the log could not be closed cleanly; the next start does it: {error}");
-                }
-                self.phase = Phase::Done;
-            }
-            Message::Snapshot(Ok((snapshot, trailing))) => {
+            Message::Snapshot(Ok(snapshot)) => {
                 self.snapshots_running = self.snapshots_running.saturating_sub(1);
+                let trailing = self.core.settle_trailing();
                 self.submit(DiskWork::Install { snapshot, trailing });
             }
             Message::Snapshot(Err(text)) => {
@@ -303,6 +321,7 @@ impl Shell {
             Message::FailureDomain(code) => self.core.set_failure_domain(code),
             Message::Stop => {
                 self.cancelled.store(true, Ordering::Release);
+                self.stop_traffic();
                 self.begin_stop(now);
                 self.phase = Phase::Draining(now.after(STOP_PATIENCE));
             }
@@ -380,8 +399,13 @@ impl Shell {
             }
             Effect::PeerConnected { id } => self.peers.handle_heard(id, now),
             Effect::SendPeer { to, address, message } => self.send_peer(to, &address, &message, now),
-            Effect::Snapshot { job, trailing } => {
-                self.start_snapshot(job, trailing, now);
+            Effect::Snapshot { job, .. } => self.start_snapshot(job, now),
+            Effect::ReadEntries { first, last } => self.read_entries(first, last, now),
+            Effect::TakeSnapshot(head) => self.take_snapshot(head, now),
+            Effect::SnapshotBytes { bytes } => self.pass_snapshot_bytes(bytes),
+            Effect::DropSnapshot => self.drop_snapshot(),
+            Effect::SendSnapshot { to, address, term, wanted } => {
+                self.send_snapshot((to, address), term, wanted, now);
             }
             Effect::Describe { round, servers } => self.describe(round, servers),
             Effect::Handover(step) => self.tell_handover(&step),
@@ -397,25 +421,5 @@ impl Shell {
         self.habits.forget(conn);
         self.sockets.sql.remove(&conn);
         self.core.handle_sql_closed(conn, now);
-    }
-
-    fn start_snapshot(&mut self, job: SnapshotJob, trailing: u64, now: Time) {
-        let cancelled = Arc::clone(&self.cancelled);
-        // Names must grow even when the machine was restarted since the last snapshot.
-        self.snapshot_time = clock::boot_ms().max(self.snapshot_time.saturating_add(1));
-        let (time, compress) = (self.snapshot_time, self.compress);
-        let (directory, desk) = (self.directory.clone(), self.desk.clone());
-        let held = Arc::clone(&self.lock);
-        let started = threads::start("dqlite-snapshot", move || {
-            let result = snapshot::write(directory, job, compress, time, &cancelled);
-            // Nobody else may have the directory before its files are finished or gone.
-            drop(held);
-            desk.deliver(Message::Snapshot(result.map(|snapshot| (snapshot, trailing))));
-        });
-        self.snapshots_running += 1;
-        if let Err(error) = started {
-            self.snapshots_running -= 1;
-            self.core.handle_snapshot(Err(format!("no thread for the snapshot: {error}")), now);
-        }
     }
 }

@@ -80,8 +80,8 @@ impl Storing {
                     return;
                 }
             }
-            DiskWork::Install { .. } => self.installs += 1,
-            DiskWork::Close => {}
+            DiskWork::Install { .. } | DiskWork::Restore { .. } => self.installs += 1,
+            DiskWork::Discard { .. } | DiskWork::Close => {}
         }
         self.hand_over();
         self.send(work);
@@ -111,7 +111,10 @@ impl Storing {
             DiskDone::Persisted { ticket } | DiskDone::Failed { ticket, .. } => {
                 self.answered = self.answered.max(*ticket);
             }
-            DiskDone::Installed | DiskDone::NotInstalled { .. } => {
+            DiskDone::Installed
+            | DiskDone::NotInstalled { .. }
+            | DiskDone::Restored
+            | DiskDone::NotRestored { .. } => {
                 self.installs = self.installs.saturating_sub(1);
             }
             DiskDone::Closed { .. } => {}

@@ -11,6 +11,7 @@ mod failover;
 mod leadership;
 mod liveness;
 mod members;
+mod snapshots;
 mod writers;
 
 /// The database of most tests.

@@ -106,6 +106,11 @@ impl Node {
                 // One node without role management.
                 Effect::PeerConnected { .. }
                 | Effect::SendPeer { .. }
+                | Effect::ReadEntries { .. }
+                | Effect::TakeSnapshot(_)
+                | Effect::SnapshotBytes { .. }
+                | Effect::DropSnapshot
+                | Effect::SendSnapshot { .. }
                 | Effect::Describe { .. }
                 | Effect::Handover(_) => {}
             }
@@ -179,6 +184,7 @@ impl Node {
             }
             Some(DiskDone::Installed) => self.core.handle_snapshot(Ok(()), self.now),
             Some(DiskDone::NotInstalled { text }) => self.core.handle_snapshot(Err(text), self.now),
+            Some(DiskDone::Restored | DiskDone::NotRestored { .. }) => panic!("one node has no leader"),
             Some(DiskDone::Closed { .. }) | None => {}
         }
         self.collect();

@@ -275,3 +275,65 @@ fn a_snapshot_installed_in_another_term_is_not_acknowledged_and_nobody_campaigns
     assert_eq!(node.take_sent(), []);
     assert_eq!(node.consensus.last_index(), Index(30));
 }
+
+#[test]
+fn a_heartbeat_of_a_c_leader_is_not_refused_like_the_snapshot_that_it_sends() {
+    let three = voters(&[1, 2, 3]);
+    let mut node = Node::start(config(1), Stored::fresh(&three));
+    assert_eq!(node.offer(2, head(2, 30, 2, &three)), Offer::Take);
+    node.persist_all();
+    for installing in [false, true] {
+        assert!(!installing || node.consensus.handle_snapshot_received());
+        node.sent.clear();
+        // Its log ends with the snapshot.
+        node.receive(2, append(2, (30, 2), 30, &[]));
+        let sent = node.take_sent();
+        let [(NodeId(2), Message::AppendResult(answer))] = sent.as_slice() else { panic!("{sent:?}") };
+        assert!(answer.rejected >= LABELS_FROM, "{answer:?}");
+    }
+}
+
+#[test]
+fn a_tail_that_was_cut_off_for_a_snapshot_without_room_is_gone_here_too() {
+    let three = voters(&[1, 2, 3]);
+    let mut node = Node::start(config(1), Stored::fresh(&three));
+    let other: Vec<_> = (2..50).map(|index| entry(index, 2, EntryKind::Command, bytes(index))).collect();
+    node.receive(3, append(2, (1, 1), 0, &other));
+    node.persist_all();
+    assert_eq!(node.offer(2, head(4, 30, 3, &three)), Offer::Take);
+    node.persist_all();
+    assert!(node.consensus.handle_snapshot_received());
+    node.stored.entries.truncate(29);
+    node.sent.clear();
+    node.consensus.handle_tail_lost(Index(30));
+    node.consensus.handle_snapshot_installed(Err("no room".to_owned()));
+    node.poll();
+    node.persist_all();
+    assert_eq!(node.take_sent(), [(NodeId(2), result(4, 30, 0))]);
+    assert_eq!(node.consensus.last_index(), Index(29));
+    node.receive(2, append(4, (29, 2), 0, &[entry(30, 4, EntryKind::Command, bytes(30))]));
+    node.persist_all();
+    assert_eq!(node.stored.last(), 30);
+}
+
+#[test]
+fn heartbeats_to_a_peer_that_the_log_has_left_behind_are_such_as_can_be_answered() {
+    let mut node = leader();
+    node.receive(2, result(2, 0, 2));
+    node.receive(3, result(2, 0, 2));
+    for number in 3..=20 {
+        node.propose(number);
+    }
+    node.persist_all();
+    node.receive(2, result(2, 0, 20));
+    // Server 3 has entry 2 and is away.
+    node.consensus.compact(meta(20, 2, &voters(&[1, 2, 3])), Index(15));
+    node.sent.clear();
+    node.wait(HEARTBEAT);
+    assert_eq!(node.sent_to(3), [append(2, (20, 2), 20, &[])]);
+    node.take_news();
+    node.receive(3, result(2, 20, 2));
+    node.wait(HEARTBEAT);
+    node.receive(3, result(2, 20, 2));
+    assert!(node.snapshot_of().is_some());
+}

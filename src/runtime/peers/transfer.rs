@@ -7,10 +7,10 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::base::limits::{PEER_PAYLOAD_BYTES_MAX, SNAPSHOT_INSTALL_BYTES_PER_SECOND};
+use crate::base::limits::{PEER_DIAL_RETRY, PEER_PAYLOAD_BYTES_MAX, SNAPSHOT_INSTALL_BYTES_PER_SECOND};
 use crate::base::{Index, NodeId, Term};
 use crate::codec::peer::{InstallSnapshot, Message, encode};
 use crate::disk::Disk;
@@ -32,7 +32,7 @@ pub struct TransferJob {
 
 /// Ends a transfer from elsewhere. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct TransferEnd(Arc<Mutex<End>>);
+pub struct TransferEnd(Arc<(Mutex<End>, Condvar)>);
 
 #[derive(Default)]
 struct End {
@@ -43,21 +43,29 @@ struct End {
 impl TransferEnd {
     /// Nobody wants it any more: it ends soon, and well.
     pub fn end(&self) {
-        let mut end = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut end = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
         end.over = true;
+        self.0.1.notify_all();
         if let Some(socket) = end.socket.take() {
             // It may be closed already, which is as good.
             let _ = socket.shutdown(Shutdown::Both);
         }
     }
 
+    /// Keeps a thread whose attempt has failed from reporting at once, and so from trying again without a pause.
+    pub fn pause(&self) {
+        let end = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.0.1.wait_timeout_while(end, PEER_DIAL_RETRY, |end| !end.over);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
     fn is_over(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).over
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).over
     }
 
     fn watch(&self, socket: &TcpStream) -> io::Result<()> {
         let socket = socket.try_clone()?;
-        let mut end = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut end = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !end.over {
             end.socket = Some(socket);
         }
@@ -85,7 +93,7 @@ pub fn run<D: Disk + Clone>(
         wait(&mut socket, patience.saturating_add(installing), bytes)
     });
     // Also the copy for whoever ends it: the connection is to close.
-    end.0.lock().unwrap_or_else(PoisonError::into_inner).socket = None;
+    end.0.0.lock().unwrap_or_else(PoisonError::into_inner).socket = None;
     if end.is_over() { Ok(()) } else { closed }
 }
 

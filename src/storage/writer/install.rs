@@ -159,6 +159,11 @@ impl<D: Disk> Writer<D> {
         Ok(())
     }
 
+    /// Deletes the files of a snapshot that nobody wants any more; the next start deletes them if this does not.
+    pub fn discard_snapshot(&mut self, snap: &FinishedSnapshot) {
+        self.discard(snap);
+    }
+
     fn discard(&mut self, snap: &FinishedSnapshot) {
         self.io.discard(&snap.temporary_meta);
         self.io.discard(&snap.temporary_data);
