@@ -411,9 +411,12 @@ int dqlite_node_describe_last_entry(struct dqlite_node *n,
 /**
  * Create a server that keeps its files in the directory at path, which must exist when the server is started.
  *
- * *server must be destroyed. All functions for servers return 0, or 1 for whatever goes wrong.
+ * *server must be destroyed. All functions for servers return 0, or 1 for whatever goes wrong; what that was, the
+ * environment variable LIBDQLITE_TRACE=1 has printed to stderr.
  */
-DQLITE_API int dqlite_server_create(const char *path, struct dqlite_server **server);
+DQLITE_API
+int dqlite_server_create(const char *path,
+                         struct dqlite_server **server);
 
 /**
  * Set the address that other servers and clients know this one by. Needed for the first start only: later ones

@@ -14,6 +14,7 @@ use crate::base::{NodeId, Role, ids::BOOTSTRAP_IDS};
 use crate::runtime::client::{Budget, Client};
 use crate::runtime::connect::Connector;
 use crate::runtime::settings::Settings;
+use crate::runtime::trace;
 
 mod cluster;
 
@@ -142,6 +143,8 @@ impl Server {
 
     /// As [`Self::start`], the text in the log.
     pub fn start_logged(&mut self) -> Option<()> {
+        // What fails before there is a node has to be seen as well.
+        trace::install_from_environment();
         self.start().map_err(|text| log::warn!("server '{}': {text}", self.directory.display())).ok()
     }
 

@@ -34,7 +34,8 @@ unsafe fn set(s: *mut dqlite_server, body: impl FnOnce(&mut Server)) -> c_int {
 
 /// Create a server that keeps its files in the directory at path, which must exist when the server is started.
 ///
-/// *server must be destroyed. All functions for servers return 0, or 1 for whatever goes wrong.
+/// *server must be destroyed. All functions for servers return 0, or 1 for whatever goes wrong; what that was, the
+/// environment variable LIBDQLITE_TRACE=1 has printed to stderr.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_server_create(path: *const c_char, server: *mut *mut dqlite_server) -> c_int {
     guarded(ERROR, || {
