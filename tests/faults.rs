@@ -4,8 +4,12 @@
 
 use std::cell::RefCell;
 
-use dqlite::base::{Entry, EntryKind, Index, NodeId, Payload, Term};
+use dqlite::base::{Entry, EntryKind, Index, NodeId, PageNo, Payload, Term};
+use dqlite::codec::command::Command;
 use dqlite::disk::FaultDisk;
+use dqlite::engine::proposer::Proposer;
+use dqlite::engine::{ConnId, Databases, Hold, Patience};
+use dqlite::pages::{Changes, Database, Page, View, WriterId};
 use dqlite::runtime::disk::{DiskDone, DiskWork, Worker};
 use dqlite::storage::loader::{self, LoadOptions};
 use dqlite::storage::writer::{Writer, WriterConfig, WriterState};
@@ -85,4 +89,55 @@ fn a_full_disk_refuses_all_that_came_with_what_did_not_fit() {
     assert_eq!(told, ["2 no room", "3 no room", "4 no room", "5 no room"]);
     disk.set_capacity(None);
     assert_eq!(work(&mut worker, vec![retry(6, 3, 10)]), ["6 stored"]);
+}
+
+/// Commits a transaction that writes these pages beside page 1.
+fn write_pages(database: &Database, numbers: std::ops::RangeInclusive<u32>) -> u64 {
+    let pinned = database.pin(View::Head);
+    let mut first = pinned.page(PageNo(1)).unwrap().as_slice().to_vec();
+    first[200] = first[200].wrapping_add(1);
+    let mut changes = Changes { n_pages: pinned.n_pages().max(*numbers.end()), ..Changes::default() };
+    changes.pages.insert(PageNo(1), Page::from_slice(&first));
+    changes.pages.extend(numbers.map(|no| (PageNo(no), Page::zeroed(4096))));
+    database.reserve(WriterId(1), &pinned).unwrap();
+    let seq = database.publish(WriterId(1), pinned, changes).seq();
+    database.release(WriterId(1));
+    seq
+}
+
+/// Transactions that wait for the disk go together, but not all of them in one entry, however many they are.
+#[test]
+fn a_group_of_many_transactions_has_an_end() {
+    let patience = Patience { wait: std::time::Duration::ZERO, idle: None };
+    let mut databases = Databases::new(patience, 4096, 3_040_001);
+    let slot = databases.open(b"test");
+    databases.set_writable(Ok(()));
+    let database = std::sync::Arc::clone(&databases.get(slot).unwrap().database);
+    for no in 2..=600 {
+        let seq = write_pages(&database, no..=no);
+        assert_eq!(databases.hold(slot, seq, ConnId(1)), Hold::Held);
+    }
+    let mut proposer = Proposer::default();
+    let (mut sizes, mut index) = (Vec::new(), 2);
+    while let Some(proposal) = proposer.next(&mut databases) {
+        let bytes = proposal.payload.contiguous();
+        let Command::Frames(frames) = Command::decode(&bytes).unwrap() else { panic!("pages expected") };
+        sizes.push(frames.pages.len());
+        proposer.handle_proposed(&proposal, Index(index), Term(1));
+        index += 1;
+    }
+    // Each holds page 1; the third is the last that may be in flight.
+    assert_eq!(sizes, [256, 256, 90]);
+}
+
+/// What is finished and not durable is bounded in bytes too: then nobody adds to it.
+#[test]
+fn a_database_with_much_that_is_not_durable_takes_no_more() {
+    let database = Database::new(b"test", 4096, 3_040_001);
+    write_pages(&database, 2..=8_000);
+    assert!(!database.is_overloaded());
+    let last = write_pages(&database, 2..=8_500);
+    assert!(database.is_overloaded(), "16,500 pages of 4 KiB");
+    database.commit_to(last);
+    assert!(!database.is_overloaded());
 }

@@ -111,6 +111,7 @@ mod tests {
     fn without_variables_the_defaults_hold() {
         let settings = Settings::read(|_| None).unwrap();
         assert_eq!(settings.writer_patience, Duration::from_secs(10));
+        assert_eq!(settings.slot_idle, Some(Duration::from_secs(60)));
         assert_eq!(settings.sql_workers, 2);
     }
 

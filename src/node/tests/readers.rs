@@ -191,3 +191,9 @@ fn nobody_wakes_the_node_for_readers_when_there_are_none() {
     assert_eq!(next, world.core.poll_timeout());
     assert!(next.is_none_or(|next| next.since(world.now) != Duration::from_secs(5)));
 }
+
+#[test]
+fn readers_have_a_minute_and_64_mib_where_nobody_said_otherwise() {
+    let usual = ReaderLimits { age: Duration::from_secs(60), bytes: 64 << 20 };
+    assert_eq!(ReaderLimits::default(), usual);
+}

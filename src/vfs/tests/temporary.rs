@@ -1,6 +1,6 @@
 //! Temporary files in memory and on disk.
 
-use super::super::temp::{Budget, TempFile};
+use super::super::temp::{BUDGET, Budget, TempFile};
 use crate::base::Prng;
 
 #[test]
@@ -65,4 +65,11 @@ fn an_offset_that_cannot_be_is_an_error() {
     let mut file = TempFile::new(&ANY);
     assert!(file.write(u64::MAX - 2, &[1; 12]).is_err());
     assert_eq!(file.read(u64::MAX, &mut [1; 3]), Ok(false));
+}
+
+#[test]
+fn the_temporary_files_of_the_process_together_stay_within_64_mib() {
+    let mut file = TempFile::new(&BUDGET);
+    file.write(64 << 20, &[1]).unwrap();
+    assert!(file.is_on_disk());
 }
