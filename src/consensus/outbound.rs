@@ -94,7 +94,8 @@ impl Consensus {
         let (Some(raw), Some(leadership)) = (&self.raw, &mut self.leadership) else {
             return Translated::Nothing;
         };
-        if leadership.term.0 != message.term {
+        // raft-rs sends an entry as soon as it is appended: also one by which the receiver is replicated to no more.
+        if leadership.term.0 != message.term || raw.raft.prs().get(message.to).is_none() {
             return Translated::Nothing;
         }
         let log = raw.store();

@@ -3,6 +3,7 @@
 use super::harness::*;
 use crate::base::{EntryKind, Index, NodeId, Role, Term};
 use crate::codec::peer::{Message, RequestVote, TimeoutNow, VoteResult};
+use crate::consensus::Change;
 
 /// Server 1 of three follows 2 in term 2; entries 1 of term 1 and 2 of term 2 are durable.
 fn follower() -> Node {
@@ -28,6 +29,27 @@ fn a_leader_sends_all_its_entries_and_heartbeats_after_an_entry_of_its_own_term(
     assert_eq!(node.sent_to(2), [append(2, (2, 2), 2, &[])]);
     node.wait(HEARTBEAT);
     assert_eq!(node.sent_to(3), [append(2, (4, 2), 2, &[])]);
+}
+
+#[test]
+fn a_server_is_not_written_the_change_by_which_it_is_written_to_no_more() {
+    for change in [Change::Assign { id: NodeId(3), role: Role::Spare }, Change::Remove { id: NodeId(3) }] {
+        let mut node = leader();
+        node.persist_all();
+        for id in [2, 3] {
+            node.receive(id, result(2, 0, 2));
+        }
+        node.sent.clear();
+        node.consensus.request_change(&change).unwrap();
+        node.poll();
+        let sent = node.take_sent();
+        assert!(
+            !sent.iter().any(|(to, _)| *to == NodeId(3)),
+            "it goes on naming the leader, as in C: {sent:?}"
+        );
+        let Some((NodeId(2), Message::AppendEntries(append))) = sent.first() else { panic!("{sent:?}") };
+        assert_eq!(append.entries.first().map(|entry| entry.kind), Some(EntryKind::Change));
+    }
 }
 
 #[test]
