@@ -7,6 +7,7 @@
 #   make header             write include/dqlite.h anew from src/ffi and cbindgen.toml
 #   make demo               three nodes, clients, the leader killed again and again: to look at
 #   make failover           how long clients wait for another leader, in 1,000 tries, and 1,000 restarts: an hour
+#   make soak               what takes hours: mixed clusters in every assignment, go-dqlite's suites in full and with the race detector
 #   make bench              benchmarks beside the packaged C library, in short; BENCH= for all of it (benches/compare --help)
 #   make deps               look for the tools that are needed; install what is missing where apt and root allow
 #
@@ -147,6 +148,11 @@ crash-test: shared
 # Says so where Debian's packages of the C library cannot be fetched.
 interop-test: shared
 	tests/interop/run '$(abspath $(DIST))'
+
+soak: shared
+	tests/interop/cluster '$(abspath $(DIST))' --long
+	FULL=1 go-dqlite-compat/run '$(abspath $(DIST))'
+	FULL=1 RACE=1 go-dqlite-compat/run '$(abspath $(DIST))' v3
 
 BENCH ?= --runs 1 --seconds 1
 bench: deps
