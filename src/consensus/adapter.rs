@@ -1,7 +1,7 @@
 //! [`Consensus`]: start, calls into raft-rs, proposals and messages, application and compaction.
 
 use std::any::Any;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -57,6 +57,8 @@ pub struct Consensus {
     pub(super) prng: Prng,
     /// The last read that was taken.
     pub(super) read_tickets: ReadTicket,
+    /// Peers that answered in the short form last time.
+    pub(super) short_peers: BTreeSet<NodeId>,
     /// A snapshot of a leader on its way in.
     pub(super) intake: Option<Intake>,
     /// Where servers that connected want their answers.
@@ -123,6 +125,7 @@ impl Consensus {
             leadership: None,
             prng: Prng::new(labels_seed),
             read_tickets: ReadTicket::default(),
+            short_peers: BTreeSet::new(),
             intake: None,
             callers: BTreeMap::new(),
             taken_over: None,

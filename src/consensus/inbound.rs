@@ -5,7 +5,7 @@
 //! never before the term that they carry is durable. Elections are in `votes`.
 
 use raft::eraftpb::{Message as RaftMessage, MessageType};
-use raft::{ProgressState, StateRole};
+use raft::{ProgressState, SnapshotStatus, StateRole};
 
 use super::adapter::Consensus;
 use super::log_view::handle;
@@ -76,7 +76,8 @@ impl Consensus {
         let mut message = raft_message(MessageType::MsgAppendResponse, self.config.id, to, term);
         message.index = rejected;
         message.reject = true;
-        message.reject_hint = self.last_index().0;
+        // A refusal of index 0 looks like a success to whoever leads this term by now: one that says nothing.
+        message.reject_hint = if rejected == 0 { 0 } else { self.last_index().0 };
         self.answer(message);
     }
 
@@ -223,9 +224,14 @@ impl Consensus {
             return;
         }
         if result.rejected >= LABELS_FROM {
-            self.handle_label_answer(from, result.rejected);
+            self.handle_label_answer(from, result.rejected, result.last_index);
             return;
         }
+        let unverified = self.is_unverified(from, &result);
+        if result.rejected > 0 {
+            self.take_fence_down(from);
+        }
+        let Some(raw) = &self.raw else { return };
         let (Some(progress), Some(leadership)) = (raw.raft.prs().get(from.0), &mut self.leadership) else {
             return;
         };
@@ -234,7 +240,13 @@ impl Consensus {
         let mut message = raft_message(MessageType::MsgAppendResponse, from, me, result.term);
         let matched = progress.matched;
         let installs = progress.state == ProgressState::Snapshot;
-        let stepped = if result.rejected > 0 && installs {
+        let stepped = if result.rejected == 0 && unverified {
+            if installs && result.last_index.0 >= progress.pending_snapshot {
+                // If that is not true, the next append is refused.
+                self.call("snapshot sent", |raw| raw.report_snapshot(from.0, SnapshotStatus::Finish));
+            }
+            None
+        } else if result.rejected > 0 && installs {
             if result.rejected == progress.pending_snapshot {
                 self.report_snapshot_failed(from);
             }

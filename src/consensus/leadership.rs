@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use raft::{GetEntriesContext, RawNode, StateRole};
 
+use super::fence::Fence;
 use super::log_view::LogView;
 use super::reads::Rounds;
 use crate::base::{Index, NodeId, Prng, Term, Time};
@@ -30,6 +31,7 @@ pub(super) struct Peer {
     pub(super) heartbeat_due: bool,
     /// The highest number of a round whose label it has answered.
     pub(super) answered: u32,
+    pub(super) fence: Fence,
     /// When all data of a snapshot had been written to it.
     pub(super) snapshot_sent: Option<Time>,
 }

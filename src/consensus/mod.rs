@@ -38,6 +38,7 @@
 mod adapter;
 mod changes;
 mod clock;
+mod fence;
 mod inbound;
 mod leadership;
 mod log_view;

@@ -39,6 +39,9 @@ impl Consensus {
         for message in messages {
             let to = NodeId(message.to);
             match self.translate_one(message) {
+                Translated::Message(message @ Message::AppendEntries(_)) => {
+                    self.fenced(to, message, &mut outgoing);
+                }
                 Translated::Message(message) => outgoing.push(Outgoing { to, message }),
                 Translated::Nothing => {}
                 Translated::Lost => self.handle_send_failed(to),

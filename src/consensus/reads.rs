@@ -32,7 +32,7 @@ pub struct ReadTicket(pub u64);
 pub(super) struct Rounds {
     /// Tells the labels of this leadership from those of others; 30 bits.
     nonce: u64,
-    /// The number of the newest round.
+    /// The number of the newest label.
     seq: u32,
     round: Option<Round>,
     /// The last read that waits for the next round.
@@ -41,6 +41,7 @@ pub(super) struct Rounds {
 
 #[derive(Debug)]
 struct Round {
+    seq: u32,
     up_to: ReadTicket,
     /// What was committed when the round began.
     index: Index,
@@ -56,12 +57,17 @@ impl Rounds {
         Self { nonce: random >> 34, seq: 0, round: None, waiting: None }
     }
 
-    /// The newest label.
-    pub(super) fn label(&self) -> Index {
-        Index(LABELS_FROM + (self.nonce << 32) + u64::from(self.seq))
+    /// A number that no label had yet. `None` when there are none left in this leadership.
+    pub(super) fn next_seq(&mut self) -> Option<u32> {
+        self.seq = self.seq.checked_add(1)?;
+        Some(self.seq)
     }
 
-    /// The number of the round that this label belongs to, if it is one of this leadership's.
+    fn label(&self, seq: u32) -> Index {
+        Index(LABELS_FROM + (self.nonce << 32) + u64::from(seq))
+    }
+
+    /// The number in this label, if it is one of this leadership's.
     pub(super) fn round_of(&self, label: u64) -> Option<u32> {
         let number = label.checked_sub(LABELS_FROM)?;
         let seq = u32::try_from(number & u64::from(u32::MAX)).ok()?;
@@ -93,12 +99,13 @@ impl Consensus {
     pub(super) fn begin_round(&mut self) {
         let (Some(raw), Some(leadership)) = (&self.raw, &mut self.leadership) else { return };
         let rounds = &mut leadership.rounds;
-        if rounds.round.is_some() || rounds.seq == u32::MAX {
+        if rounds.round.is_some() || rounds.waiting.is_none() {
             return;
         }
+        let Some(seq) = rounds.next_seq() else { return };
         let Some(up_to) = rounds.waiting.take() else { return };
-        rounds.seq += 1;
         rounds.round = Some(Round {
+            seq,
             up_to,
             index: Index(raw.raft.raft_log.committed),
             proved: false,
@@ -113,7 +120,7 @@ impl Consensus {
     /// Sends the newest label to each voter that has not answered it.
     fn ask_voters(&mut self) {
         let Some(leadership) = &self.leadership else { return };
-        let seq = leadership.rounds.seq;
+        let Some(seq) = leadership.rounds.round.as_ref().map(|round| round.seq) else { return };
         let (in_force, committed) = (self.membership.in_force(), self.membership.committed());
         let voters = in_force.configuration.voters().chain(committed.configuration.voters());
         let silent = voters.filter(|server| leadership.answered(server.id) < seq);
@@ -123,7 +130,7 @@ impl Consensus {
         let mut seen = BTreeSet::new();
         asked.retain(|(id, _)| seen.insert(*id));
         for (to, address) in asked {
-            if let Some(message) = self.label() {
+            if let Some(message) = self.label_of(seq) {
                 self.effects.push_back(Effect::Send { to, address, message });
             }
         }
@@ -131,10 +138,14 @@ impl Consensus {
 
     /// The newest label as a message.
     pub(super) fn label(&self) -> Option<Message> {
+        self.label_of(self.leadership.as_ref()?.rounds.seq)
+    }
+
+    pub(super) fn label_of(&self, seq: u32) -> Option<Message> {
         let leadership = self.leadership.as_ref()?;
         Some(Message::AppendEntries(AppendEntries {
             term: leadership.term,
-            prev_index: leadership.rounds.label(),
+            prev_index: leadership.rounds.label(seq),
             prev_term: leadership.term,
             commit: self.commit_index(),
             entries: Vec::new(),
@@ -142,7 +153,7 @@ impl Consensus {
     }
 
     /// A peer has answered this label in the current term.
-    pub(super) fn handle_label_answer(&mut self, from: NodeId, label: u64) {
+    pub(super) fn handle_label_answer(&mut self, from: NodeId, label: u64, last_index: Index) {
         let Some(leadership) = &mut self.leadership else { return };
         let Some(seq) = leadership.rounds.round_of(label) else {
             log::debug!("label {label} of {from} is none of this leadership's");
@@ -151,6 +162,7 @@ impl Consensus {
         let peer = leadership.peer(from);
         peer.answered = peer.answered.max(seq);
         self.note_active(from);
+        self.advance_fence(from, seq, last_index);
         self.check_round();
     }
 
@@ -171,7 +183,7 @@ impl Consensus {
     fn is_round_proved(&self) -> bool {
         let Some(leadership) = &self.leadership else { return false };
         let Some(round) = &leadership.rounds.round else { return false };
-        let seq = leadership.rounds.seq;
+        let seq = round.seq;
         let logged = round
             .barrier
             .is_some_and(|(index, term)| self.applied >= index && self.term_at(index) == Some(term));

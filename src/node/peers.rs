@@ -38,6 +38,7 @@ impl Core {
             .map_err(|error| format!("a UTF-8 address expected, found {:?}", error.as_bytes()))?;
         log::debug!("node {id} at {address} connected");
         self.inbound.insert(conn, Inbound { id, address: address.into(), reader: PeerReader::new() });
+        self.consensus.handle_peer_connected(id);
         self.effects.push_back(Effect::PeerConnected { id });
         self.handle_peer_bytes(conn, rest, now);
         Ok(())
