@@ -8,6 +8,7 @@ mod peers;
 mod random;
 mod reads;
 mod room;
+mod sim;
 mod single;
 mod snapshots;
 mod stuck;

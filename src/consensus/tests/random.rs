@@ -10,7 +10,7 @@ use crate::consensus::Change;
 
 /// What must hold over a whole run.
 #[derive(Default)]
-struct Referee {
+pub(super) struct Referee {
     /// Every entry that was ever proposed or on its way to a disk, and who was the first to have it.
     named: BTreeMap<(Term, Index), (u64, Entry)>,
     committed: BTreeMap<Index, Entry>,
@@ -18,18 +18,18 @@ struct Referee {
 }
 
 impl Referee {
-    fn name(&mut self, seed: u64, id: u64, entry: &Entry) {
+    pub(super) fn name(&mut self, seed: u64, id: u64, entry: &Entry) {
         let (_, known) = self.named.entry((entry.term, entry.index)).or_insert_with(|| (id, entry.clone()));
         assert_eq!(known, entry, "seed {seed}: one name for two entries");
     }
 
     /// A server dies. What it proposed in a term that it never stored has left it nowhere: names in that
     /// term are free again.
-    fn forget_volatile(&mut self, id: u64, stored: &Stored) {
+    pub(super) fn forget_volatile(&mut self, id: u64, stored: &Stored) {
         self.named.retain(|(term, _), (owner, _)| *owner != id || *term <= stored.term);
     }
 
-    fn watch(&mut self, seed: u64, id: u64, node: &Node) {
+    pub(super) fn watch(&mut self, seed: u64, id: u64, node: &Node) {
         assert_eq!(node.consensus.unavailable(), None, "seed {seed}, server {id}");
         node.stored.entries.iter().for_each(|entry| self.name(seed, id, entry));
         node.queue.iter().flat_map(|work| &work.entries).for_each(|entry| self.name(seed, id, entry));
