@@ -124,7 +124,8 @@ impl Consensus {
             term: leadership.term,
             prev_index,
             prev_term: Term(message.log_term),
-            commit: Index(message.commit),
+            // As of now: a heartbeat before it in the same row says so too.
+            commit: Index(raw.raft.raft_log.committed),
             entries,
         }))
     }
