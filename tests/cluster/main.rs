@@ -12,6 +12,7 @@ mod leadership;
 mod liveness;
 mod members;
 mod snapshots;
+mod wire;
 mod writers;
 
 /// The database of most tests.

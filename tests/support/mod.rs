@@ -9,5 +9,6 @@ pub mod cluster;
 pub mod datadir;
 pub mod local;
 pub mod node;
+pub mod tap;
 pub mod transcript;
 pub mod wire;

@@ -68,9 +68,8 @@ impl Rules {
         for (number, recorded) in connections.iter().enumerate() {
             check.connection(number, recorded, &mut seen);
         }
-        // An answer can be recorded in the same instant as its request, never before it.
-        let is_answer = |it: &Seen| matches!(it.message, Message::AppendResult(_) | Message::VoteResult(_));
-        seen.sort_by(|a, b| a.at.total_cmp(&b.at).then(is_answer(a).cmp(&is_answer(b))));
+        // Messages of one instant stay in the order of their connection.
+        seen.sort_by(|a, b| a.at.total_cmp(&b.at));
         check.leaders(&seen);
         check.entries(&seen);
         check.acknowledged(&seen);
@@ -243,7 +242,11 @@ impl Check<'_> {
     /// W7. What a server of the C library wrote as a leader and nobody received, it may acknowledge later.
     fn acknowledged(&mut self, seen: &[Seen]) {
         let (mut has, mut led) = (self.rules.known.clone(), BTreeSet::new());
-        for it in seen {
+        // An answer can be recorded in the same instant as its request, never before it.
+        let is_answer = |it: &Seen| matches!(it.message, Message::AppendResult(_));
+        let mut by_cause: Vec<&Seen> = seen.iter().collect();
+        by_cause.sort_by(|a, b| a.at.total_cmp(&b.at).then(is_answer(a).cmp(&is_answer(b))));
+        for it in by_cause {
             match &it.message {
                 Message::AppendEntries(append) => {
                     led.insert(it.from);
@@ -284,12 +287,13 @@ impl Check<'_> {
         }
     }
 
-    /// W9. On one connection always, on several unless the proxy may have seen them in another order.
+    /// W9, as one receiver sees it: what waited for a server that was away arrives late. On one connection always,
+    /// on several unless the proxy may have seen them in another order.
     fn terms(&mut self, seen: &[Seen]) {
-        let mut highest: BTreeMap<u64, Vec<(f64, usize, u64)>> = BTreeMap::new();
+        let mut highest = BTreeMap::new();
         for it in seen {
             let Some(term) = own_term(&it.message) else { continue };
-            let before = highest.entry(it.from).or_default();
+            let before: &mut Vec<(f64, usize, u64)> = highest.entry((it.from, it.to)).or_default();
             let fell = before.iter().find(|(at, connection, higher)| {
                 *higher > term && (*connection == it.connection || it.at - at > DISORDER)
             });
