@@ -45,6 +45,13 @@ fn permitted(what: &str, recorded: &Message, own_term: Term) -> Vec<Message> {
                 ..*result
             }));
         }
+        // It looks like a success to whoever leads this term by now, and must say nothing then.
+        Message::AppendResult(result) if what.contains("term 0, prev 0") => {
+            all.push(Message::AppendResult(dqlite::codec::peer::AppendResult {
+                last_index: Index(0),
+                ..*result
+            }));
+        }
         // The index to go on from: ours leaves out more that cannot agree, and saves rounds.
         Message::AppendResult(result) if result.rejected != 0 => {
             let hint = |last_index| dqlite::codec::peer::AppendResult { last_index, ..*result };
