@@ -53,7 +53,7 @@ SOURCES  := Cargo.toml Cargo.lock build.rs $(shell find src -name '*.rs')
 PRIVATE_LIBS := -lgcc_s -lutil -lrt -lpthread -lm -ldl -lc
 
 .PHONY: all shared static install uninstall header check fmt clippy doc test bundled-test ffi-test install-test go-test \
-	crash-test interop-test bench failover demo deps clean FORCE
+	crash-test interop-test soak bench failover demo deps clean FORCE
 .DELETE_ON_ERROR:
 
 all: shared static

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What must hold for every capture of the peer protocol, whoever took part: W1 to W11.
+"""What must hold for every capture of the peer protocol, whoever took part: W1 to W12.
 
 usage: checks.py CAPTURE.jsonl...      prints what is wrong, exit 1 then
 
