@@ -259,13 +259,15 @@ class Cluster:
             raise
 
     def transfer(self, to, seconds=30):
+        said = []
+
         def done():
             leader = self.leader_now()
             if leader and leader != to:
-                self.ask(leader, "transfer", 10.0, id=to)
+                said.append(self.ask(leader, "transfer", 10.0, id=to))
             return self.leader_now() == to
 
-        until(lambda: f"leadership to node {to} ({self.kind(to)}), nodes say {self.leaders()}", seconds, done)
+        until(lambda: f"leadership to node {to} ({self.kind(to)}), nodes say {self.leaders()}, answers {said[-2:]}", seconds, done)
 
     # -- the end
     def settle(self, seconds=30, among=None):
