@@ -18,6 +18,8 @@ pub(super) struct Inbound {
     /// Where answers go.
     address: Arc<str>,
     reader: PeerReader,
+    /// The same server has connected again since.
+    superseded: bool,
 }
 
 impl Core {
@@ -37,7 +39,9 @@ impl Core {
         let address = String::from_utf8(address)
             .map_err(|error| format!("a UTF-8 address expected, found {:?}", error.as_bytes()))?;
         log::debug!("node {id} at {address} connected");
-        self.inbound.insert(conn, Inbound { id, address: address.into(), reader: PeerReader::new() });
+        self.inbound.values_mut().filter(|other| other.id == id).for_each(|other| other.superseded = true);
+        let reader = PeerReader::new();
+        self.inbound.insert(conn, Inbound { id, address: address.into(), reader, superseded: false });
         self.consensus.handle_peer_connected(id);
         self.effects.push_back(Effect::PeerConnected { id });
         self.handle_peer_bytes(conn, rest, now);
@@ -53,12 +57,22 @@ impl Core {
             match inbound.reader.next_incoming() {
                 Ok(Some(incoming)) => {
                     let (id, address) = (inbound.id, Arc::clone(&inbound.address));
+                    if inbound.superseded && self.is_refused_like_success(&incoming) {
+                        continue;
+                    }
                     self.handle_incoming(conn, (id, &address), incoming, now);
                 }
                 Ok(None) => return,
                 Err(error) => return self.close_inbound(conn, &error),
             }
         }
+    }
+
+    /// Whether the answer would be a refusal of index 0, which whoever leads this term now takes for a success. What
+    /// was sent in an earlier term, and lies unread on a connection that was replaced, may be of that very server.
+    fn is_refused_like_success(&self, incoming: &Incoming) -> bool {
+        let Incoming::Message(Message::AppendEntries(append)) = incoming else { return false };
+        append.prev_index.0 == 0 && append.term < self.consensus.term()
     }
 
     /// A peer could not be reached, for this reason; kept for the operator.

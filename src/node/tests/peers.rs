@@ -93,3 +93,34 @@ fn a_server_with_no_id_or_with_ours_is_turned_away() {
     world.bytes(C, &[&PROTOCOL_VERSION.to_le_bytes()[..], &not_text].concat());
     assert_eq!((&*world.peers, &*world.closed), ([].as_slice(), [A, B, C].as_slice()));
 }
+
+#[test]
+fn what_was_sent_in_an_earlier_term_on_a_replaced_connection_gets_no_answer_that_reads_as_success() {
+    let mut world = World::new();
+    let append = |prev| {
+        let append = crate::codec::peer::AppendEntries {
+            term: Term(0),
+            prev_index: Index(prev),
+            prev_term: Term(0),
+            commit: Index(0),
+            entries: Vec::new(),
+        };
+        let mut bytes = Vec::new();
+        encode(&Message::AppendEntries(append), &mut bytes).unwrap();
+        bytes
+    };
+    let answers = |world: &World| {
+        world.sent.iter().filter(|message| matches!(message, Message::AppendResult(_))).count()
+    };
+    for conn in [A, B] {
+        world.core.handle_connected(conn);
+        world.bytes(conn, &opening(2));
+        world.bytes(conn, &append(0));
+    }
+    assert_eq!(answers(&world), 2);
+    world.bytes(A, &append(0));
+    assert_eq!(answers(&world), 2, "the server has connected again since");
+    world.bytes(A, &append(1));
+    world.bytes(B, &append(0));
+    assert_eq!(answers(&world), 4);
+}
