@@ -2,10 +2,10 @@
 
 use raft::StateRole;
 
-use super::SnapshotMeta;
 use super::adapter::{Consensus, Standing};
 use super::membership::{Placed, is_only_voter};
 use super::shortage::Shortage;
+use super::{Refused, SnapshotMeta};
 use crate::base::{Index, NodeId, Term};
 use crate::codec::membership::Configuration;
 
@@ -14,6 +14,13 @@ impl Consensus {
     #[must_use]
     pub fn is_leader(&self) -> bool {
         self.raw.is_some() && matches!(self.standing(), Standing::Leader(_))
+    }
+
+    /// Whether this server leads and takes no proposals for now, since it hands leadership over or has proposed
+    /// that it votes no more: they have to wait for the end of that.
+    #[must_use]
+    pub fn holds_proposals(&self) -> bool {
+        self.is_leader() && self.may_propose() == Err(Refused::NotLeader)
     }
 
     /// The leader, as far as known.

@@ -281,7 +281,8 @@ impl Core {
     }
 
     fn propose(&mut self, now: Time) {
-        if !self.leading {
+        // While leadership is being handed over transactions wait: if nothing comes of it they go on.
+        if !self.leading || self.consensus.holds_proposals() {
             return;
         }
         while let Some(proposal) = self.proposer.next(&mut self.databases) {

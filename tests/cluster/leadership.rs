@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use dqlite::base::NodeId;
+use dqlite::codec::client::Request;
+
 use crate::support::client::Answer;
 use crate::support::cluster::{Cluster, declared, integers, wait_for};
 use crate::writers::Writers;
@@ -37,6 +40,26 @@ fn a_transfer_ends_open_transactions_and_the_other_node_serves_without_them() {
     assert_eq!(client.transfer(1), Answer::Empty);
     wait_for("leadership", || (!matches!(writer.open(NAME), Answer::Failure { .. })).then_some(()));
     assert_eq!(integers(&mut writer, "SELECT n FROM t"), [1, 3]);
+    cluster.equal_dumps(NAME);
+}
+
+#[test]
+fn a_leader_whose_transfer_fails_serves_on_and_writers_wait_for_its_end() {
+    let mut cluster = Cluster::of(3);
+    let (mut writer, mut other) = (cluster.connect(1), cluster.connect(1));
+    writer.open(NAME).ok();
+    writer.exec("CREATE TABLE t(n)", &[]).ok();
+    cluster.node(3).stop();
+    other.request(&Request::Transfer { id: NodeId(3) }).unwrap();
+    // Some of these come while the transfer is under way, some after its end.
+    for number in 0..50 {
+        writer.exec(&format!("INSERT INTO t VALUES({number})"), &[]).ok();
+    }
+    assert!(matches!(other.answer().unwrap(), Answer::Failure { code: 1, .. }));
+    writer.exec("INSERT INTO t VALUES(50)", &[]).ok();
+    assert_eq!(integers(&mut writer, "SELECT count(*) FROM t"), [51]);
+    assert_eq!(other.leader(), Answer::Server { id: 1, address: declared(1) });
+    cluster.node(3).start_again();
     cluster.equal_dumps(NAME);
 }
 

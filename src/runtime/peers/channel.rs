@@ -48,13 +48,17 @@ pub struct Outgoing {
     bytes: usize,
     /// Entries or a heartbeat: its loss changes how the leader goes on with the peer.
     append: bool,
+    /// Says something about this moment only: an order to lead at once, which would depose a leader when it comes
+    /// to a peer that was away.
+    fleeting: bool,
 }
 
 impl Outgoing {
     /// A message of these bytes.
     #[must_use]
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self { bytes: bytes.len(), pieces: VecDeque::from([Piece::Owned(bytes)]), append: false }
+        let len = bytes.len();
+        Self { bytes: len, pieces: VecDeque::from([Piece::Owned(bytes)]), append: false, fleeting: false }
     }
 
     /// A message in the form of the wire.
@@ -68,7 +72,7 @@ impl Outgoing {
         }
         let mut bytes = Vec::new();
         encode(message, &mut bytes)?;
-        Ok(Self::new(bytes))
+        Ok(Self { fleeting: matches!(message, Message::TimeoutNow(_)), ..Self::new(bytes) })
     }
 
     /// Entries: the bytes before what they carry, and that.
@@ -167,6 +171,9 @@ impl Channel {
             address.clone_into(&mut self.address);
             self.abort();
         }
+        if message.fleeting && matches!(self.state, State::Waiting(_)) {
+            return;
+        }
         let full = self.waiting.saturating_add(message.bytes) > PEER_QUEUE_BYTES_MAX;
         if full && message.append && !self.queue.is_empty() {
             return self.lose(&message);
@@ -195,6 +202,9 @@ impl Channel {
     /// The attempt has failed.
     pub fn handle_refused(&mut self, attempt: u64, now: Time) {
         if attempt == self.attempt && matches!(self.state, State::Dialing) {
+            while let Some(at) = self.queue.iter().position(|message| message.fleeting) {
+                self.drop_at(at);
+            }
             while self.queue.len() > PEER_KEPT_MESSAGES {
                 self.drop_at(0);
             }

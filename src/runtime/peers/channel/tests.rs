@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use super::{Action, Channel, Outgoing};
 use crate::base::limits::{PEER_DIAL_RETRY, PEER_QUEUE_BYTES_MAX, PEER_QUEUE_MESSAGES_MAX};
-use crate::base::{Payload, Time};
+use crate::base::{Index, Payload, Term, Time};
+use crate::codec::peer::{Message, TimeoutNow, encode};
 
 const HOME: &str = "10.0.0.2:9000";
 
@@ -85,6 +86,33 @@ fn a_failed_dial_leaves_the_newest_three_and_is_repeated_after_a_second() {
     assert_eq!((drain(&mut channel), channel.poll_timeout()), (vec![dial(2)], None));
     assert!(channel.handle_connected(2));
     assert_eq!(written(&mut channel, 100), b"4567");
+}
+
+#[test]
+fn an_order_to_lead_does_not_wait_for_a_peer_that_is_away() {
+    let order = || {
+        let message = TimeoutNow { term: Term(2), last_index: Index(7), last_term: Term(2) };
+        Outgoing::encode(&Message::TimeoutNow(message)).unwrap()
+    };
+    let mut channel = channel();
+    send(&mut channel, b"1");
+    channel.send(HOME, order());
+    assert_eq!(drain(&mut channel), [dial(1)]);
+    channel.handle_refused(1, Time(7));
+    channel.send(HOME, order());
+    send(&mut channel, b"2");
+    channel.handle_time(Time(7).after(PEER_DIAL_RETRY));
+    assert_eq!(drain(&mut channel), [dial(2)]);
+    // This one is for the peer as it is now.
+    channel.send(HOME, order());
+    assert!(channel.handle_connected(2));
+    let mut expected = b"12".to_vec();
+    encode(
+        &Message::TimeoutNow(TimeoutNow { term: Term(2), last_index: Index(7), last_term: Term(2) }),
+        &mut expected,
+    )
+    .unwrap();
+    assert_eq!(written(&mut channel, 100), expected);
 }
 
 #[test]
