@@ -1,7 +1,7 @@
 //! Who in the cluster votes, who stands by, and who takes over from a server that leaves.
 //!
 //! Everything here is pure: what servers are there, which of them answered and what they said of themselves come
-//! in, changes of roles go out. [`plan`] decides a round of changes, [`Manager`] when to look and that at most one
+//! in, changes of roles go out. [`plan()`] decides a round of changes, [`Manager`] when to look and that at most one
 //! change is under way, [`successor`] who gets the vote of a server that hands over. Nothing here connects to
 //! anybody or changes a configuration.
 

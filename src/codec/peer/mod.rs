@@ -2,7 +2,7 @@
 //! the C library write and read.
 //!
 //! A connection carries messages in one direction only. It begins as a client connection, with what
-//! [`encode_connect`] gives; from then on [`PeerReader`] cuts it into messages and [`encode`] makes them.
+//! [`encode_connect`] gives; from then on [`PeerReader`] cuts it into messages and [`encode()`] makes them.
 //! No sockets and no rules of Raft here: a message that can be read may still be nonsense.
 
 mod encode;
