@@ -33,7 +33,7 @@
 //! # What is not here
 //!
 //! Bytes of peers: their messages come in decoded through [`Consensus::handle_peer`] and go out in
-//! [`Effect::Send`]. Snapshots from and for peers.
+//! [`Effect::Send`]. The bytes of snapshots: they go from file to file beside it.
 
 mod adapter;
 mod changes;

@@ -3,21 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// A run of bytes.
-#[derive(Debug)]
-enum Piece {
-    Owned(Vec<u8>),
-    Shared(Arc<[u8]>),
-}
-
-impl Piece {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Owned(bytes) => bytes,
-            Self::Shared(bytes) => bytes,
-        }
-    }
-}
+use crate::base::Piece;
 
 /// What waits to be written. There is one answer, or one part of one, at a time.
 #[derive(Debug, Default)]

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use crate::base::limits::{
     PEER_DIAL_RETRY, PEER_KEPT_MESSAGES, PEER_QUEUE_BYTES_MAX, PEER_QUEUE_MESSAGES_MAX,
 };
-use crate::base::{Payload, Time};
+use crate::base::{Payload, Piece, Time};
 use crate::codec::peer::{Message, Unsendable, encode, encode_head};
 
 #[cfg(test)]
@@ -25,21 +25,6 @@ mod tests;
 
 /// Parts of messages that one write takes.
 const PARTS_PER_WRITE: usize = 256;
-
-#[derive(Debug)]
-enum Piece {
-    Owned(Vec<u8>),
-    Shared(Arc<[u8]>),
-}
-
-impl Piece {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Owned(bytes) => bytes,
-            Self::Shared(bytes) => bytes,
-        }
-    }
-}
 
 /// A message on its way out. What entries carry is shared, never copied.
 #[derive(Debug)]
