@@ -4,14 +4,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::client::{Budget, Client};
 use super::connect::Connector;
-use super::threads;
+use super::threads::{self, Calls};
 use crate::base::NodeId;
 use crate::base::limits::{INQUIRIES_PER_SERVER_MAX, INQUIRY_THREADS_MAX};
 use crate::codec::membership::Server;
@@ -28,55 +28,30 @@ const CANCEL_DELAY: Duration = Duration::from_millis(20);
 pub struct Inquiry {
     connector: Connector,
     cancelled: Arc<AtomicBool>,
-    under_way: Arc<UnderWay>,
+    calls: Calls,
+    under_way: Arc<Mutex<UnderWay>>,
 }
 
+/// How many times each server is being asked, in vain perhaps and since long ago.
 #[derive(Default)]
-struct UnderWay {
-    state: Mutex<State>,
-    ended: Condvar,
-}
+struct UnderWay(BTreeMap<NodeId, usize>);
 
-#[derive(Default)]
-struct State {
-    /// Threads that ask.
-    threads: usize,
-    /// How many times each server is being asked, in vain perhaps and since long ago.
-    servers: BTreeMap<NodeId, usize>,
-}
-
-impl State {
+impl UnderWay {
     /// Counts another time. False where that would be too many.
     fn begin(&mut self, id: NodeId) -> bool {
-        let times = self.servers.entry(id).or_default();
+        let times = self.0.entry(id).or_default();
         let may = *times < INQUIRIES_PER_SERVER_MAX;
         *times += usize::from(may);
         may
     }
 
     fn end(&mut self, id: NodeId) {
-        if let Some(times) = self.servers.get_mut(&id) {
+        if let Some(times) = self.0.get_mut(&id) {
             *times -= 1;
             if *times == 0 {
-                self.servers.remove(&id);
+                self.0.remove(&id);
             }
         }
-    }
-}
-
-impl UnderWay {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Counts a thread until it ends, however it does.
-struct Asking(Arc<UnderWay>);
-
-impl Drop for Asking {
-    fn drop(&mut self) {
-        self.0.lock().threads -= 1;
-        self.0.ended.notify_all();
     }
 }
 
@@ -86,7 +61,7 @@ impl Inquiry {
     /// One that reaches servers this way.
     #[must_use]
     pub fn new(connector: Connector) -> Self {
-        Self { connector, cancelled: Arc::default(), under_way: Arc::default() }
+        Self { connector, cancelled: Arc::default(), calls: Calls::default(), under_way: Arc::default() }
     }
 
     /// How servers are reached.
@@ -108,8 +83,8 @@ impl Inquiry {
         let budget = self.budget(patience);
         let mut queue = VecDeque::new();
         {
-            let mut state = self.under_way.lock();
-            queue.extend(servers.iter().filter(|server| state.begin(server.id)).cloned());
+            let mut under_way = self.under_way();
+            queue.extend(servers.iter().filter(|server| under_way.begin(server.id)).cloned());
         }
         let mut expected = queue.len();
         let queue = Queue::new(Mutex::new(queue));
@@ -122,9 +97,13 @@ impl Inquiry {
         drop(report);
         let answers = collect(&reports, &mut expected, &budget);
         let rest = std::mem::take(&mut *queue.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut state = self.under_way.lock();
-        rest.iter().for_each(|server| state.end(server.id));
+        let mut under_way = self.under_way();
+        rest.iter().for_each(|server| under_way.end(server.id));
         answers
+    }
+
+    fn under_way(&self) -> MutexGuard<'_, UnderWay> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn start(
@@ -133,15 +112,16 @@ impl Inquiry {
         report: &Sender<(NodeId, Option<Metadata>)>,
         budget: &Budget,
     ) -> std::io::Result<()> {
-        self.under_way.lock().threads += 1;
-        let asking = Asking(Arc::clone(&self.under_way));
+        let call = self.calls.begin(usize::MAX)?;
         let (inquiry, queue) = (self.clone(), Arc::clone(queue));
         let (report, budget) = (report.clone(), budget.clone());
         threads::start("dqlite-ask", move || {
             let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            // Counted as long as it asks.
+            let _call = call;
             while let Some(server) = next() {
                 let answer = catch_unwind(AssertUnwindSafe(|| inquiry.describe(&server, &budget)));
-                asking.0.lock().end(server.id);
+                inquiry.under_way().end(server.id);
                 // Whoever asked may have given up.
                 let _ = report.send((server.id, answer.unwrap_or_default()));
             }
@@ -157,16 +137,10 @@ impl Inquiry {
         described.map_err(|text| log::debug!("node {} is not described: {text}", server.id)).ok()
     }
 
-    /// Has nobody be asked from here on, and waits for the connect functions that are running: what they use may go
-    /// away with the node. One that hangs is left to itself after `patience`.
+    /// Has nobody be asked from here on, and waits `patience` for the connect functions that are running.
     pub fn stop(&self, patience: Duration) {
         self.cancel();
-        let state = self.under_way.lock();
-        let waited = self.under_way.ended.wait_timeout_while(state, patience, |state| state.threads > 0);
-        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        if state.threads > 0 {
-            log::warn!("{} connect functions did not return; the node stops without them", state.threads);
-        }
+        self.calls.stop(patience);
     }
 
     /// Ends what can be ended, without waiting for it.

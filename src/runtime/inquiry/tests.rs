@@ -84,8 +84,8 @@ fn a_connect_function_that_hangs_is_called_for_one_server_only_so_often() {
     inquiry.stop(Duration::from_millis(1));
     drop(release);
     inquiry.stop(PATIENCE);
-    assert_eq!(inquiry.under_way.lock().threads, 0);
-    assert!(inquiry.under_way.lock().servers.is_empty());
+    assert_eq!(inquiry.calls.running(), 0);
+    assert!(inquiry.under_way().0.is_empty());
 }
 
 #[test]

@@ -4,14 +4,14 @@ use std::io::{self, Write};
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::NodeId;
 use crate::base::limits::PEER_DIALS_MAX;
 use crate::codec::peer::encode_connect;
 use crate::runtime::connect::Connector;
-use crate::runtime::threads;
+use crate::runtime::threads::{self, Calls};
 
 /// How long a write of the opening bytes may take: they fit the buffer of any socket.
 const OPENING_PATIENCE: Duration = Duration::from_secs(5);
@@ -22,43 +22,14 @@ pub struct Dials {
     connector: Connector,
     /// What a connection begins with: the protocol word, and who connects. Two writes, as from C.
     opening: Arc<([u8; 8], Vec<u8>)>,
-    under_way: Arc<UnderWay>,
-}
-
-#[derive(Default)]
-struct UnderWay {
-    state: Mutex<State>,
-    ended: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    stopped: bool,
-    /// Attempts that call the connect function, or are about to.
-    calls: usize,
-}
-
-impl UnderWay {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Counts a call until it ends, however it does.
-struct Call(Arc<UnderWay>);
-
-impl Drop for Call {
-    fn drop(&mut self) {
-        self.0.lock().calls -= 1;
-        self.0.ended.notify_all();
-    }
+    calls: Calls,
 }
 
 impl Dials {
     /// Attempts of the node with this id and address.
     #[must_use]
     pub fn new(connector: Connector, id: NodeId, address: &str) -> Self {
-        Self { connector, opening: Arc::new(encode_connect(id, address)), under_way: Arc::default() }
+        Self { connector, opening: Arc::new(encode_connect(id, address)), calls: Calls::default() }
     }
 
     /// Connects to `address` on a thread of its own, which ends with `report`: a socket over which the opening
@@ -71,17 +42,10 @@ impl Dials {
         address: String,
         report: impl FnOnce(Result<OwnedFd, String>) + Send + 'static,
     ) -> io::Result<()> {
-        {
-            let mut state = self.under_way.lock();
-            if state.stopped || state.calls >= PEER_DIALS_MAX {
-                return Err(io::Error::other(format!("{} attempts are under way", state.calls)));
-            }
-            state.calls += 1;
-        }
-        let call = Call(Arc::clone(&self.under_way));
+        let call = self.calls.begin(PEER_DIALS_MAX)?;
         let dials = self.clone();
         threads::start("dqlite-dial", move || {
-            if dials.under_way.lock().stopped {
+            if call.is_stopped() {
                 return;
             }
             let result = catch_unwind(AssertUnwindSafe(|| dials.connect(&address)))
@@ -110,16 +74,9 @@ impl Dials {
         Ok(stream.into())
     }
 
-    /// Has no attempt begin from here on, and waits for the connect functions that are running: what they use may
-    /// go away with the node. One that hangs is left to itself after `patience`.
+    /// Has no attempt begin from here on, and waits `patience` for the connect functions that are running.
     pub fn stop(&self, patience: Duration) {
-        let mut state = self.under_way.lock();
-        state.stopped = true;
-        let waited = self.under_way.ended.wait_timeout_while(state, patience, |state| state.calls > 0);
-        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        if state.calls > 0 {
-            log::warn!("{} connect functions did not return; the node stops without them", state.calls);
-        }
+        self.calls.stop(patience);
     }
 }
 
@@ -223,7 +180,7 @@ mod tests {
         assert!(dials.start("a".to_owned(), |_| {}).is_err());
         drop(leave);
         dials.stop(PATIENCE);
-        assert_eq!(dials.under_way.lock().calls, 0);
+        assert_eq!(dials.calls.running(), 0);
         assert!(reported.recv_timeout(PATIENCE).unwrap());
     }
 }
