@@ -8,7 +8,8 @@
 #   make demo               three nodes, clients, the leader killed again and again: to look at
 #   make failover           how long clients wait for another leader, in 1,000 tries, and 1,000 restarts: an hour
 #   make soak               what takes hours: mixed clusters in every assignment, go-dqlite's suites in full and with the race detector
-#   make bench              benchmarks beside the packaged C library, in short; BENCH= for all of it (benches/compare --help)
+#   make bench              benchmarks beside the packaged C library, in short; BENCH= and CLUSTER_BENCH= for all of it
+#                           (benches/compare --help, benches/cluster --help)
 #   make deps               look for the tools that are needed; install what is missing where apt and root allow
 #
 # PROFILE=dev (or DEBUG=1) builds fast and unoptimised, in dist/dev.  SQLITE=bundled compiles SQLite into the
@@ -155,9 +156,11 @@ soak: shared
 	FULL=1 RACE=1 go-dqlite-compat/run '$(abspath $(DIST))' v3
 
 BENCH ?= --runs 1 --seconds 1
+CLUSTER_BENCH ?= --runs 1 --seconds 1 --tries 2 --lag 20 --size 64 --commits 20000
 bench: deps
 	@$(MAKE) --no-print-directory shared
 	benches/compare '$(abspath $(DIST))' sid $(BENCH)
+	benches/cluster '$(abspath $(DIST))' sid $(CLUSTER_BENCH)
 
 failover: deps
 	LIVENESS_TRIES=1000 $(CARGO) test --locked --test cluster -- --nocapture --test-threads 1 liveness
