@@ -109,6 +109,18 @@ pub const PEER_CHANNELS_MAX: usize = 256;
 /// Attempts to connect to peers that are under way at once; one more counts as failed. Connect functions may hang.
 pub const PEER_DIALS_MAX: usize = 64;
 
+/// With so many under way none is begun to a server that is no member as far as is known here: whoever connects says
+/// where answers go, and members must not wait for that.
+pub const STRANGER_DIALS_MAX: usize = 16;
+
+/// Connections that one server may have made to this one: one for messages, one for a snapshot, and some that are dead
+/// and not known to be. With more, that goes from which nothing came for the longest time.
+pub const PEER_INBOUND_PER_ID_MAX: usize = 8;
+
+/// Connections of servers that are no members as far as is known here, all together. With more, that goes from which
+/// nothing came for the longest time. One that is being added, or has no log yet, knows nobody.
+pub const STRANGER_INBOUND_MAX: usize = 64;
+
 /// How long a peer's machine may leave bytes of ours unconfirmed before its connection, or the attempt to make one,
 /// counts as broken. The system's own rule is a quarter of an hour, and a minute or two of silence after a network
 /// has come back.
@@ -140,6 +152,14 @@ pub const INTAKE_BYTES_MAX: usize = 4 << 20;
 
 /// How long a peer may take nothing of a snapshot, or not answer to all of it, before it is sent anew: C's.
 pub const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(30);
+
+/// From a snapshot that a peer did not get to the next one for it; doubled with each failure in a row, up to
+/// [`SNAPSHOT_RETRY_MAX`].
+pub const SNAPSHOT_RETRY: Duration = Duration::from_secs(1);
+
+/// The longest pause between two snapshots for a peer that does not get them, and between two that are made for the
+/// sake of a peer and fail.
+pub const SNAPSHOT_RETRY_MAX: Duration = Duration::from_secs(32);
 
 /// Of the patience with a peer that has all of a snapshot: a second more for each so many bytes, since it has to
 /// write, read and check them.

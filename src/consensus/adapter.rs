@@ -275,6 +275,7 @@ impl Consensus {
             raw.mut_store().set_snapshot(snapshot, conf_state);
             raw.mut_store().compact(keep_from);
         });
+        self.end_rests(|_, rest| rest.unreadable);
     }
 
     /// Lets go of payloads that are durable and applied, beyond the cache's bound.

@@ -31,9 +31,13 @@ pub(super) enum Fence {
 impl Consensus {
     /// A server that calls itself `id` has connected: what it said on another connection proves nothing about this.
     pub fn handle_peer_connected(&mut self, id: NodeId) {
-        if let Some(leadership) = &mut self.leadership {
+        let Some(raw) = self.raw.as_ref().filter(|raw| raw.raft.prs().get(id.0).is_some()) else { return };
+        let term = raw.raft.term;
+        if let Some(leadership) = self.leadership.as_mut().filter(|leadership| leadership.term.0 == term) {
             leadership.peer(id).fence = Fence::None;
         }
+        // It may have been away when its snapshot failed.
+        self.end_rests(|rests, rest| rests == id && !rest.unreadable);
     }
 
     /// Takes note of the form in which a peer answers, and returns whether its successes cannot be believed yet.

@@ -227,6 +227,9 @@ impl Consensus {
             self.handle_label_answer(from, result.rejected, result.last_index);
             return;
         }
+        if raw.raft.prs().get(from.0).is_none() {
+            return;
+        }
         let unverified = self.is_unverified(from, &result);
         if result.rejected > 0 {
             self.take_fence_down(from);
@@ -236,7 +239,9 @@ impl Consensus {
             return;
         };
         // Nothing that was sent in this term can have been answered yet.
-        let Some(sent_to) = leadership.peer(from).sent_to else { return };
+        let peer = leadership.peer(from);
+        let Some(sent_to) = peer.sent_to else { return };
+        peer.heard = Some(self.now);
         let mut message = raft_message(MessageType::MsgAppendResponse, from, me, result.term);
         let matched = progress.matched;
         let installs = progress.state == ProgressState::Snapshot;
@@ -248,7 +253,7 @@ impl Consensus {
             None
         } else if result.rejected > 0 && installs {
             if result.rejected == progress.pending_snapshot {
-                self.report_snapshot_failed(from);
+                self.report_snapshot_failed(from, false, "it answered that it could not install it");
             }
             None
         } else if result.rejected > 0 {
@@ -262,8 +267,14 @@ impl Consensus {
             message.index = result.last_index.min(last).min(sent_to).0;
             Some(message)
         };
+        let succeeds = stepped.as_ref().is_some_and(|message| !message.reject);
         match stepped {
-            Some(message) => self.step(message),
+            Some(message) => {
+                self.step(message);
+                if succeeds {
+                    self.note_success(from, installs);
+                }
+            }
             None => self.note_active(from),
         }
         self.release_heartbeat(from, result.term);

@@ -34,6 +34,22 @@ pub(super) struct Peer {
     pub(super) fence: Fence,
     /// When all data of a snapshot had been written to it.
     pub(super) snapshot_sent: Option<Time>,
+    /// Attempts in a row that did not bring it a snapshot.
+    pub(super) snapshot_failures: u32,
+    /// Until when it gets no other one after that.
+    pub(super) rests: Option<Rest>,
+    /// It has installed a snapshot, and is to get the entries up to this one next.
+    pub(super) catches_up_to: Option<Index>,
+    /// When it answered last.
+    pub(super) heard: Option<Time>,
+}
+
+/// A pause after a snapshot that did not arrive.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rest {
+    pub(super) until: Time,
+    /// What was to be sent could not be read: another snapshot may go at once.
+    pub(super) unreadable: bool,
 }
 
 impl Leadership {
@@ -61,6 +77,16 @@ impl Leadership {
         self.peers.get(&id).map_or(0, |peer| peer.answered)
     }
 
+    /// What is known of this peer, if anything is.
+    pub(super) fn known_peer(&self, id: NodeId) -> Option<&Peer> {
+        self.peers.get(&id)
+    }
+
+    pub(super) fn peers_mut(&mut self) -> impl Iterator<Item = (&NodeId, &mut Peer)> {
+        self.peers.iter_mut()
+    }
+
+    /// A member of the cluster: callers have found it there, since ids come from whoever connects.
     pub(super) fn peer(&mut self, id: NodeId) -> &mut Peer {
         self.peers.entry(id).or_default()
     }

@@ -15,8 +15,8 @@
 
 mod storage;
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use raft::eraftpb::{ConfState, Entry as RaftEntry, HardState};
 use raft::{GetEntriesContext, RaftState, StorageError};
@@ -96,6 +96,10 @@ pub(super) struct LogView {
     fetched: BTreeMap<u64, Vec<Entry>>,
     /// Entries up to here could not be read from disk.
     unreadable_to: u64,
+    /// The entry that a peer needs next, and neither can be sent nor is covered by the snapshot.
+    uncovered: Cell<Option<u64>>,
+    /// Peers that get no snapshot for now.
+    resting: BTreeSet<u64>,
 }
 
 /// Entries that raft-rs would send and that are on disk only.
@@ -243,6 +247,26 @@ impl LogView {
         std::mem::take(self.wanted.get_mut())
     }
 
+    /// An entry that a peer needed since this was asked last, and that cannot be sent to it: only a snapshot that
+    /// covers it would help, and there is none.
+    pub(super) fn take_uncovered(&self) -> Option<Index> {
+        self.uncovered.take().map(Index)
+    }
+
+    /// Whether a peer that has all entries before `low` can be sent the others.
+    pub(super) fn is_sendable_from(&self, low: Index) -> bool {
+        self.end_of_append(low.0, self.last() + 1).is_some()
+    }
+
+    /// Whether this peer gets no snapshot for now.
+    pub(super) fn set_resting(&mut self, peer: u64, rests: bool) {
+        if rests {
+            self.resting.insert(peer);
+        } else {
+            self.resting.remove(&peer);
+        }
+    }
+
     /// Entries from `first` on were read from disk. Returns whether they are those of this log.
     pub(super) fn fetch(&mut self, first: Index, entries: Vec<Entry>) -> bool {
         let mut expected = first.0..;
@@ -306,11 +330,11 @@ impl LogView {
     fn prepare_append(&self, low: u64, high: u64, context: GetEntriesContext) -> Result<u64, StorageError> {
         let Some(end) = self.end_of_append(low, high) else {
             let covered = self.snapshot.as_ref().is_some_and(|(meta, _)| meta.index.0 >= low);
-            return Err(match covered {
-                true => StorageError::Compacted,
-                // The next snapshot will.
-                false => StorageError::LogTemporarilyUnavailable,
-            });
+            if covered {
+                return Err(StorageError::Compacted);
+            }
+            self.uncovered.set(Some(self.uncovered.get().map_or(low, |other| other.max(low))));
+            return Err(StorageError::LogTemporarilyUnavailable);
         };
         let missing = end.min(self.first_cached());
         if low < missing && (low..missing).any(|index| self.entry_to_send(Index(index)).is_none()) {

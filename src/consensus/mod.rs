@@ -61,7 +61,7 @@ use std::time::Duration;
 pub use adapter::Consensus;
 pub use changes::{Change, Started};
 pub use reads::ReadTicket;
-pub use snapshots::Offer;
+pub use snapshots::{Offer, snapshot_pause};
 
 use crate::base::{Entry, Index, NodeId, Term};
 use crate::codec::membership::Configuration;
@@ -171,6 +171,12 @@ pub enum Effect {
         term: Term,
         /// The snapshot.
         meta: SnapshotMeta,
+    },
+    /// A peer needs entry `covering`, which cannot be sent to it: take a snapshot that covers it, now if that can be.
+    /// Comes again for as long as the peer asks.
+    SnapshotWanted {
+        /// The entry.
+        covering: Index,
     },
     /// Read these entries from the segments, for a peer that lags; answered by [`Consensus::handle_entries_read`].
     ReadEntries {

@@ -4,8 +4,8 @@
 //! the disk wait translated. Requests go to the address in the configuration, answers to the one that the asking
 //! server gave when it connected.
 
-use raft::ProgressState;
 use raft::eraftpb::{Message as RaftMessage, MessageType};
+use raft::{ProgressState, RawNode};
 
 use super::Effect;
 use super::adapter::Consensus;
@@ -197,6 +197,14 @@ impl Consensus {
     /// acknowledged what it was sent gets no more for now: its answers make raft-rs ask again.
     pub(super) fn read_wanted(&mut self) {
         let wanted = self.raw.as_mut().map(|raw| raw.mut_store().take_wanted()).unwrap_or_default();
+        let uncovered = self.raw.as_ref().and_then(|raw| raw.store().take_uncovered());
+        // One of what is applied helps if what follows it can be sent.
+        let (applied, log) = (self.applied, self.raw.as_ref().map(RawNode::store));
+        let helps =
+            |index: &Index| *index <= applied && log.is_some_and(|log| log.is_sendable_from(applied.next()));
+        if let Some(covering) = uncovered.filter(helps) {
+            self.effects.push_back(Effect::SnapshotWanted { covering });
+        }
         let (Some(raw), Some(leadership)) = (&self.raw, &mut self.leadership) else { return };
         for Wanted { first, last, context } in wanted {
             // Of who is probed nothing is known to be on its way.

@@ -16,9 +16,11 @@ use raft::{ProgressState, SnapshotStatus, StateRole};
 
 use super::adapter::Consensus;
 use super::inbound::raft_message;
+use super::leadership::Rest;
 use super::membership::{Ownership, Placed, RaftMembers};
 use super::start::conf_state;
 use super::{Effect, SnapshotMeta};
+use crate::base::limits::{SNAPSHOT_RETRY, SNAPSHOT_RETRY_MAX};
 use crate::base::{Index, NodeId, Term, Time};
 use crate::codec::peer::InstallSnapshot;
 
@@ -71,18 +73,62 @@ impl Consensus {
                     leadership.peer(to).snapshot_sent = Some(now);
                 }
             }
-            Err(text) => {
-                log::warn!("snapshot for {to} not sent: {text}");
-                self.report_snapshot_failed(to);
+            Err(text) => self.report_snapshot_failed(to, false, &text),
+        }
+    }
+
+    /// The snapshot for `to` could not be read here: another one may be sent as soon as there is one.
+    pub fn handle_snapshot_unreadable(&mut self, to: NodeId, text: &str) {
+        self.report_snapshot_failed(to, true, text);
+    }
+
+    /// The peer does not have its snapshot. The next one goes after a pause, which grows with each failure in a row.
+    pub(super) fn report_snapshot_failed(&mut self, to: NodeId, unreadable: bool, text: &str) {
+        let Some(leadership) = &mut self.leadership else { return };
+        let peer = leadership.peer(to);
+        peer.snapshot_sent = None;
+        peer.snapshot_failures = peer.snapshot_failures.saturating_add(1);
+        let pause = snapshot_pause(peer.snapshot_failures);
+        peer.rests = Some(Rest { until: self.now.after(pause), unreadable });
+        log::warn!(
+            "node {to} did not get its snapshot, attempt {}: {text}; no other one for {} s",
+            peer.snapshot_failures,
+            pause.as_secs()
+        );
+        self.call("snapshot failed", |raw| {
+            raw.mut_store().set_resting(to.0, true);
+            raw.report_snapshot(to.0, SnapshotStatus::Failure);
+        });
+    }
+
+    /// Ends the pauses that `ends` says.
+    pub(super) fn end_rests(&mut self, ends: impl Fn(NodeId, Rest) -> bool) {
+        let (Some(raw), Some(leadership)) = (&mut self.raw, &mut self.leadership) else { return };
+        for (&id, peer) in leadership.peers_mut() {
+            if peer.rests.take_if(|rest| ends(id, *rest)).is_some() {
+                raw.mut_store().set_resting(id.0, false);
             }
         }
     }
 
-    pub(super) fn report_snapshot_failed(&mut self, to: NodeId) {
-        if let Some(leadership) = &mut self.leadership {
-            leadership.peer(to).snapshot_sent = None;
+    /// A peer has taken an append: it has no need of a snapshot any more, and maybe it has just installed one.
+    pub(super) fn note_success(&mut self, from: NodeId, installed: bool) {
+        let (Some(raw), Some(leadership)) = (&self.raw, &mut self.leadership) else { return };
+        let last = Index(raw.raft.raft_log.last_index());
+        let peer = leadership.peer(from);
+        peer.snapshot_failures = 0;
+        if installed {
+            peer.catches_up_to = Some(last);
         }
-        self.call("snapshot failed", |raw| raw.report_snapshot(to.0, SnapshotStatus::Failure));
+        if raw
+            .raft
+            .prs()
+            .get(from.0)
+            .is_some_and(|it| peer.catches_up_to.is_some_and(|to| it.matched >= to.0))
+        {
+            peer.catches_up_to = None;
+        }
+        self.end_rests(|id, _| id == from);
     }
 
     /// Gives up on peers that do not say what became of their snapshot.
@@ -99,18 +145,30 @@ impl Consensus {
         }
         late.sort_unstable();
         for id in late {
-            log::warn!("{id} has not installed its snapshot after {} s", INSTALL_MAX.as_secs());
-            self.report_snapshot_failed(id);
+            let text = format!("nothing heard of it {} s after it was sent", INSTALL_MAX.as_secs());
+            self.report_snapshot_failed(id, false, &text);
         }
+        let now = self.now;
+        self.end_rests(|_, rest| rest.until <= now);
     }
 
-    /// The first index that a peer needs once it has installed the snapshot that it was sent.
+    /// The first index that a peer needs once it has installed the snapshot that it was sent, or needs now because it
+    /// has just done so: what came into the log meanwhile must still be there, or the next snapshot would not help
+    /// more than this one did. A peer that is silent for as long as a snapshot may take is not waited for.
     #[must_use]
     pub fn first_awaited(&self) -> Option<Index> {
         let raw = self.raw.as_ref().filter(|raw| raw.raft.state == StateRole::Leader)?;
-        let installing = raw.raft.prs().iter().map(|(_, progress)| progress);
-        let installing = installing.filter(|progress| progress.state == ProgressState::Snapshot);
-        installing.map(|progress| Index(progress.pending_snapshot).next()).min()
+        let awaited = raw.raft.prs().iter().filter_map(|(&id, progress)| {
+            let peer = self.leadership.as_ref().and_then(|leadership| leadership.known_peer(NodeId(id)));
+            let heard = peer.and_then(|peer| peer.heard);
+            let lives = heard.is_some_and(|heard| self.now.since(heard) < INSTALL_MAX);
+            match progress.state {
+                ProgressState::Snapshot => Some(Index(progress.pending_snapshot).next()),
+                _ if lives && peer?.catches_up_to.is_some() => Some(Index(progress.matched).next()),
+                _ => None,
+            }
+        });
+        awaited.min()
     }
 
     /// Whether this peer still needs the snapshot that it is sent.
@@ -260,4 +318,11 @@ impl Consensus {
         }
         replaced == Some(true)
     }
+}
+
+/// The pause after so many failures in a row.
+#[must_use]
+pub fn snapshot_pause(failures: u32) -> Duration {
+    let factor = 1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
+    SNAPSHOT_RETRY.saturating_mul(factor).min(SNAPSHOT_RETRY_MAX)
 }

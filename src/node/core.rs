@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::clients::Client;
-use super::effect::{Effect, SnapshotJob};
+use super::effect::Effect;
 use super::install::Intake;
 use super::peers::Inbound;
 use super::readers::Readers;
@@ -22,7 +22,7 @@ use crate::consensus::{self, Consensus, SnapshotMeta};
 use crate::engine::apply::Applier;
 use crate::engine::proposer::Proposer;
 use crate::engine::{ConnId, Databases, Patience};
-use crate::pages::{Database, Veto, View};
+use crate::pages::{Database, Veto};
 use crate::roles::{Manager, Targets};
 
 /// The settings of a node.
@@ -82,9 +82,9 @@ pub struct Core {
     pub(super) situation: Situation,
     proposer: Proposer,
     applier: Applier,
-    schedule: SnapshotSchedule,
-    snapshot_in_flight: Option<(SnapshotMeta, u64)>,
-    applied: (Index, Term),
+    pub(super) schedule: SnapshotSchedule,
+    pub(super) snapshot_in_flight: Option<(SnapshotMeta, u64)>,
+    pub(super) applied: (Index, Term),
     leading: bool,
     ready: bool,
     /// There is no room on the disk: reads only.
@@ -186,34 +186,6 @@ impl Core {
     pub fn handle_send_failed(&mut self, to: NodeId, now: Time) {
         self.consensus.handle_send_failed(to);
         self.settle(now);
-    }
-
-    /// The snapshot asked for is in place, or failed.
-    pub fn handle_snapshot(&mut self, result: Result<(), String>, now: Time) {
-        let Some((meta, trailing)) = self.snapshot_in_flight.take() else { return };
-        let (index, term) = (meta.index, meta.term);
-        match result {
-            Ok(()) => {
-                let keep_from = Index(index.0.saturating_sub(trailing).saturating_add(1));
-                self.consensus.compact(meta, keep_from);
-                self.schedule.handle_ended(Some((index, term)));
-            }
-            Err(text) => {
-                log::warn!("no snapshot at {index}, the log stays: {text}");
-                self.schedule.handle_ended(None);
-            }
-        }
-        self.settle(now);
-    }
-
-    /// How much of the log before the snapshot that is being written has to stay, which is now to be put in place:
-    /// what a peer needs that is being sent an older one stays too.
-    pub fn settle_trailing(&mut self) -> u64 {
-        let Some((meta, trailing)) = &mut self.snapshot_in_flight else { return u64::MAX };
-        if let Some(awaited) = self.consensus.first_awaited() {
-            *trailing = (*trailing).max(meta.index.0.saturating_add(1).saturating_sub(awaited.0));
-        }
-        *trailing
     }
 
     /// The databases are those of a snapshot at this entry; what was applied before does not count any more.
@@ -331,6 +303,7 @@ impl Core {
                     let wanted = (meta.term, meta.index);
                     self.effects.push_back(Effect::SendSnapshot { to, address, term, wanted });
                 }
+                consensus::Effect::SnapshotWanted { covering } => self.make_snapshot_covering(covering, now),
                 consensus::Effect::ReadEntries { first, last } => {
                     self.effects.push_back(Effect::ReadEntries { first, last });
                 }
@@ -387,35 +360,6 @@ impl Core {
                 }
             }
         }
-    }
-
-    fn start_snapshot_if_due(&mut self) {
-        let (index, term) = self.applied;
-        if !self.schedule.is_due(index, term, || self.databases.committed_bytes()) {
-            return;
-        }
-        let placed = self.consensus.committed_configuration().clone();
-        let databases = self
-            .databases
-            .iter()
-            .map(|(_, state)| (state.database.name().to_vec(), state.database.pin(View::Committed)));
-        let job = SnapshotJob {
-            index,
-            term,
-            configuration: placed.configuration,
-            configuration_index: placed.index,
-            databases: databases.collect(),
-        };
-        let trailing = self.schedule.trailing(self.databases.committed_bytes());
-        self.schedule.handle_started();
-        let meta = SnapshotMeta {
-            index,
-            term,
-            configuration: job.configuration.clone(),
-            configuration_index: job.configuration_index,
-        };
-        self.snapshot_in_flight = Some((meta, trailing));
-        self.effects.push_back(Effect::Snapshot { job, trailing });
     }
 
     /// Sends the replies whose versions are committed now.

@@ -38,6 +38,11 @@ impl Core {
         self.intake.as_ref().is_some_and(|intake| intake.conn == conn && intake.paused && !intake.complete)
     }
 
+    /// The connection on which a snapshot is coming.
+    pub(super) fn intake_conn(&self) -> Option<ConnId> {
+        self.intake.as_ref().filter(|intake| !intake.complete).map(|intake| intake.conn)
+    }
+
     /// The head of a snapshot came on a connection of this server; its data follow.
     pub(super) fn handle_snapshot_head(
         &mut self,
@@ -145,12 +150,6 @@ impl Core {
         } else {
             self.consensus.fail(&format!("a snapshot could not be put in place: {text}"));
         }
-        self.settle(now);
-    }
-
-    /// A snapshot that was to be sent did not arrive, as far as is known.
-    pub fn handle_snapshot_unsent(&mut self, to: NodeId, text: String, now: Time) {
-        self.consensus.handle_snapshot_sent(to, Err(text));
         self.settle(now);
     }
 

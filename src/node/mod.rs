@@ -5,6 +5,7 @@ mod clients;
 pub mod core;
 pub mod effect;
 mod install;
+mod own_snapshots;
 mod peers;
 mod proofs;
 pub mod readers;

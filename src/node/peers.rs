@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::core::Core;
 use super::effect::Effect;
+use crate::base::limits::{PEER_INBOUND_PER_ID_MAX, STRANGER_INBOUND_MAX};
 use crate::base::{NodeId, Time};
 use crate::codec::peer::{Incoming, Message, PeerError, PeerReader};
 use crate::engine::ConnId;
@@ -20,6 +21,15 @@ pub(super) struct Inbound {
     reader: PeerReader,
     /// The same server has connected again since.
     superseded: bool,
+    /// When the last bytes came.
+    heard: Time,
+}
+
+#[cfg(test)]
+impl Inbound {
+    pub(super) fn id(&self) -> NodeId {
+        self.id
+    }
 }
 
 impl Core {
@@ -41,17 +51,56 @@ impl Core {
         log::debug!("node {id} at {address} connected");
         self.inbound.values_mut().filter(|other| other.id == id).for_each(|other| other.superseded = true);
         let reader = PeerReader::new();
-        self.inbound.insert(conn, Inbound { id, address: address.into(), reader, superseded: false });
+        let inbound = Inbound { id, address: address.into(), reader, superseded: false, heard: now };
+        self.inbound.insert(conn, inbound);
+        self.limit_inbound(id);
         self.consensus.handle_peer_connected(id);
         self.effects.push_back(Effect::PeerConnected { id });
         self.handle_peer_bytes(conn, rest, now);
         Ok(())
     }
 
+    /// Whether this server is a member of the cluster, as far as is known here.
+    #[must_use]
+    pub fn is_member(&self, id: NodeId) -> bool {
+        self.consensus.configuration().get(id).is_some()
+    }
+
+    /// Keeps connections of servers within their limits after `id` has made one. Who is silent goes first: members
+    /// say something all the time, and whoever only takes up room does not.
+    fn limit_inbound(&mut self, id: NodeId) {
+        loop {
+            let crowd_of = |wanted: &dyn Fn(NodeId) -> bool| -> Vec<(Time, ConnId)> {
+                let found = self.inbound.iter().filter(|(_, other)| wanted(other.id));
+                found.map(|(conn, other)| (other.heard, *conn)).collect()
+            };
+            let same = crowd_of(&|other| other == id);
+            let strangers = crowd_of(&|other| !self.is_member(other));
+            let crowd = match () {
+                () if same.len() > PEER_INBOUND_PER_ID_MAX => same,
+                () if strangers.len() > STRANGER_INBOUND_MAX => strangers,
+                () => return,
+            };
+            // That of a snapshot may wait for the disk.
+            let spared = self.intake_conn();
+            let silent = crowd.into_iter().filter(|(_, conn)| Some(*conn) != spared).min();
+            let Some((_, conn)) = silent else { return };
+            if let Some(gone) = self.inbound.remove(&conn) {
+                log::warn!(
+                    "a silent connection of node {} at {} closed: there are too many",
+                    gone.id,
+                    gone.address
+                );
+            }
+            self.effects.push_back(Effect::Close { conn });
+        }
+    }
+
     /// Another server sent bytes on this connection.
     pub(super) fn handle_peer_bytes(&mut self, conn: ConnId, bytes: &[u8], now: Time) {
         if let Some(inbound) = self.inbound.get_mut(&conn) {
             inbound.reader.push(bytes);
+            inbound.heard = now;
         }
         while let Some(inbound) = self.inbound.get_mut(&conn) {
             match inbound.reader.next_incoming() {

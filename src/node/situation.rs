@@ -44,21 +44,20 @@ pub(super) struct Situation {
 impl Situation {
     /// A message of this server came.
     pub(super) fn handle_heard(&mut self, id: NodeId, now: Time) {
-        if let Some(contact) = self.contact(id) {
-            *contact = Contact { heard: Some(now), error: None };
-        }
+        *self.contact(id) = Contact { heard: Some(now), error: None };
     }
 
     /// This server could not be reached, or its connection broke.
     pub(super) fn handle_unreachable(&mut self, id: NodeId, text: &str, now: Time) {
-        if let Some(contact) = self.contact(id) {
-            contact.error = Some((now, text.to_owned()));
-        }
+        self.contact(id).error = Some((now, text.to_owned()));
     }
 
-    fn contact(&mut self, id: NodeId) -> Option<&mut Contact> {
-        let room = self.contacts.len() < PEERS_MAX || self.contacts.contains_key(&id);
-        room.then(|| self.contacts.entry(id).or_default())
+    fn contact(&mut self, id: NodeId) -> &mut Contact {
+        if self.contacts.len() >= PEERS_MAX && !self.contacts.contains_key(&id) {
+            // Members are heard from again soon; whoever claims many ids must not take their place for good.
+            self.contacts.clear();
+        }
+        self.contacts.entry(id).or_default()
     }
 
     /// When [`Self::look`] has something to tell though nothing happens.
@@ -228,6 +227,8 @@ mod tests {
             situation.handle_heard(NodeId(id), at(1));
             situation.handle_unreachable(NodeId(id), "no", at(1));
         }
-        assert_eq!(situation.contacts.len(), PEERS_MAX);
+        assert!(situation.contacts.len() <= PEERS_MAX);
+        situation.handle_heard(NodeId(3), at(2));
+        assert!(situation.contacts.contains_key(&NodeId(3)), "a member is remembered all the same");
     }
 }

@@ -5,7 +5,8 @@
 
 use std::collections::VecDeque;
 
-use crate::base::{Index, Term};
+use crate::base::{Index, Term, Time};
+use crate::consensus::snapshot_pause;
 
 /// Entries at least between two default snapshots: C's number.
 const ENTRIES_MIN: u64 = 1024;
@@ -45,6 +46,11 @@ pub struct SnapshotSchedule {
     sizes: VecDeque<u64>,
     newest: Index,
     running: bool,
+    /// What the newest snapshot covers.
+    covered: Index,
+    /// Failures in a row, and until when none is made for the sake of a peer after that.
+    failures: u32,
+    rests_until: Time,
 }
 
 impl SnapshotSchedule {
@@ -59,6 +65,9 @@ impl SnapshotSchedule {
             sizes: VecDeque::new(),
             newest: last,
             running: false,
+            covered: last,
+            failures: 0,
+            rests_until: Time::default(),
         }
     }
 
@@ -99,6 +108,14 @@ impl SnapshotSchedule {
         }
     }
 
+    /// Whether one of the applied entry `index` of `term` should start now for the sake of a peer, though it is not
+    /// due. `again`: the newest one cannot be read, so that another one of the same entry is better than it.
+    #[must_use]
+    pub fn is_wanted(&self, index: Index, term: Term, again: bool, now: Time) -> bool {
+        let better = index > self.covered || (again && index == self.covered && index > Index(0));
+        better && !self.running && term >= self.term_min && now >= self.rests_until
+    }
+
     /// A snapshot started.
     pub fn handle_started(&mut self) {
         self.running = true;
@@ -108,17 +125,23 @@ impl SnapshotSchedule {
     }
 
     /// The snapshot at `index` is durable, or failed.
-    pub fn handle_ended(&mut self, done: Option<(Index, Term)>) {
+    pub fn handle_ended(&mut self, done: Option<(Index, Term)>, now: Time) {
         self.running = false;
         match done {
-            Some((index, term)) => (self.last, self.term_min) = (index, term),
-            None => self.last = self.newest,
+            Some((index, term)) => {
+                (self.last, self.covered, self.term_min, self.failures) = (index, index, term, 0);
+            }
+            None => {
+                self.last = self.newest;
+                self.failures = self.failures.saturating_add(1);
+                self.rests_until = now.after(snapshot_pause(self.failures));
+            }
         }
     }
 
     /// A leader's snapshot at `index` took the place of everything.
     pub fn handle_restored(&mut self, index: Index, term: Term) {
-        (self.last, self.newest, self.term_min) = (index, index, term);
+        (self.last, self.newest, self.covered, self.term_min) = (index, index, index, term);
         self.bytes_since = 0;
         self.sizes.clear();
     }
@@ -143,7 +166,8 @@ impl SnapshotSchedule {
 #[cfg(test)]
 mod tests {
     use super::{SnapshotPolicy, SnapshotSchedule};
-    use crate::base::{Index, Term};
+    use crate::base::{Index, Term, Time};
+    use crate::consensus::snapshot_pause;
 
     #[test]
     fn given_numbers_rule_exactly() {
@@ -153,7 +177,7 @@ mod tests {
         assert!(schedule.is_due(Index(18), Term(1), || u64::MAX));
         schedule.handle_started();
         assert!(!schedule.is_due(Index(18), Term(1), || 0));
-        schedule.handle_ended(Some((Index(18), Term(1))));
+        schedule.handle_ended(Some((Index(18), Term(1))), Time(0));
         assert!(!schedule.is_due(Index(25), Term(1), || 0));
         assert_eq!(schedule.trailing(0), 16);
     }
@@ -176,7 +200,7 @@ mod tests {
         schedule.handle_started();
         (5001..=10_000).for_each(|index| schedule.handle_applied(Index(index), 4096));
         assert!(!schedule.is_due(Index(10_000), Term(1), || 0), "one at a time");
-        schedule.handle_ended(Some((Index(5000), Term(1))));
+        schedule.handle_ended(Some((Index(5000), Term(1))), Time(0));
         assert!(schedule.is_due(Index(10_000), Term(1), || 0));
     }
 
@@ -196,6 +220,30 @@ mod tests {
         assert_eq!(schedule.trailing(95), 9);
         assert_eq!(schedule.trailing(5), 4);
         assert_eq!(schedule.trailing(1 << 30), 100);
+    }
+
+    #[test]
+    fn one_for_a_peer_is_made_at_once_but_not_again_and_again() {
+        let mut schedule = SnapshotSchedule::new(SnapshotPolicy::Default, Index(10), Term(2));
+        let start = Time(7);
+        assert!(!schedule.is_wanted(Index(10), Term(2), false, start), "there is one");
+        assert!(schedule.is_wanted(Index(10), Term(2), true, start), "it cannot be read");
+        assert!(!schedule.is_wanted(Index(11), Term(1), true, start), "it would count as older");
+        assert!(schedule.is_wanted(Index(11), Term(2), false, start));
+        let mut now = start;
+        for failures in 1..10 {
+            schedule.handle_started();
+            assert!(!schedule.is_wanted(Index(12), Term(2), true, now), "one at a time");
+            schedule.handle_ended(None, now);
+            assert!(!schedule.is_wanted(Index(12), Term(2), true, now), "a full disk is not hammered");
+            now = now.after(snapshot_pause(failures));
+            assert!(schedule.is_wanted(Index(12), Term(2), true, now));
+        }
+        assert_eq!(snapshot_pause(9), snapshot_pause(u32::MAX));
+        schedule.handle_started();
+        schedule.handle_ended(Some((Index(12), Term(2))), now);
+        assert!(!schedule.is_wanted(Index(12), Term(2), false, now));
+        assert!(schedule.is_wanted(Index(13), Term(2), false, now));
     }
 
     #[test]

@@ -532,6 +532,27 @@ fn snapshots_follow_the_numbers_that_the_program_gave() {
 }
 
 #[test]
+fn a_snapshot_that_cannot_be_read_is_made_again_and_not_again_and_again() {
+    let mut world = World::new();
+    let unread = |world: &mut World| {
+        world.core.handle_snapshot_unsent(NodeId(2), true, "damaged", world.now);
+        world.collect();
+        std::mem::take(&mut world.snapshots).len()
+    };
+    world.core.handle_snapshot_unsent(NodeId(2), false, "gone", world.now);
+    world.collect();
+    assert!(world.snapshots.is_empty(), "the peer's fault");
+    assert_eq!(unread(&mut world), 1);
+    assert_eq!(unread(&mut world), 0, "it is being made");
+    world.core.handle_snapshot(Err("planned".to_owned()), world.now);
+    assert_eq!(unread(&mut world), 0, "it has just failed");
+    world.now = world.now.after(consensus::snapshot_pause(1));
+    assert_eq!(unread(&mut world), 1);
+    world.core.handle_snapshot(Ok(()), world.now);
+    assert_eq!(unread(&mut world), 1, "of the same entry");
+}
+
+#[test]
 fn a_prepared_writer_queues_like_a_text() {
     let mut world = World::new();
     world.open(A);

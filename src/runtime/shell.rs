@@ -102,7 +102,7 @@ pub enum Message {
         /// Which attempt.
         attempt: u64,
         /// Why the peer does not have it.
-        result: Result<(), String>,
+        result: Result<(), crate::runtime::peers::transfer::Failure>,
     },
     /// From `stop`.
     Stop,

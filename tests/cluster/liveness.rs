@@ -14,18 +14,24 @@ use crate::support::client::{Answer, Client};
 use crate::support::cluster::{Cluster, wait_for};
 
 /// The election timeout of the clusters here.
-const ELECTION: Duration = Duration::from_millis(600);
+pub const ELECTION: Duration = Duration::from_millis(600);
 
-fn tries(short: usize) -> usize {
+/// How often something is done: so often in the tests.
+pub fn tries(short: usize) -> usize {
     std::env::var("LIVENESS_TRIES").map_or(short, |tries| tries.parse().unwrap())
 }
 
 /// Writes to whoever accepts it; a failure may have written all the same.
 fn write_anywhere(cluster: &Cluster, n: usize) -> Option<usize> {
+    write_to(cluster, &cluster.running(), n)
+}
+
+/// Writes to whoever of these accepts it.
+pub fn write_to(cluster: &Cluster, numbers: &[usize], n: usize) -> Option<usize> {
     let open = Request::Open { filename: NAME.as_bytes(), flags: 0, vfs: b"" };
     let (sql, params) = (format!("INSERT OR IGNORE INTO t VALUES({n})"), OwnedParams::new(&[]));
     let insert = Request::ExecSql { schema: Schema::V0, db: 0, sql: sql.as_bytes(), params: params.view() };
-    cluster.running().into_iter().find(|number| {
+    numbers.iter().copied().find(|number| {
         let served = |mut client: Client| -> std::io::Result<bool> {
             Ok(matches!(client.call(&open)?, Answer::Db { .. })
                 && matches!(client.call(&insert)?, Answer::Result { .. }))

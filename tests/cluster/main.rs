@@ -9,6 +9,7 @@ mod support;
 mod addresses;
 mod failover;
 mod leadership;
+mod links;
 mod liveness;
 mod members;
 mod snapshots;

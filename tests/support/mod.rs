@@ -7,6 +7,7 @@ pub mod capture;
 pub mod client;
 pub mod cluster;
 pub mod datadir;
+pub mod links;
 pub mod local;
 pub mod node;
 pub mod tap;

@@ -55,8 +55,8 @@ impl Storage for LogView {
         Ok(self.last())
     }
 
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        let Some((meta, conf_state)) = &self.snapshot else {
+    fn snapshot(&self, _request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        let Some((meta, conf_state)) = self.snapshot.as_ref().filter(|_| !self.resting.contains(&to)) else {
             return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
         };
         let mut snapshot = Snapshot::default();

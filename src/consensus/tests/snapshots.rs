@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use super::harness::*;
-use crate::base::{EntryKind, Index, NodeId, Role, Term};
+use crate::base::limits::SNAPSHOT_RETRY_MAX;
+use crate::base::{EntryKind, Index, NodeId, Role, Term, limits};
 use crate::codec::membership::Configuration;
-use crate::codec::peer::{InstallSnapshot, Message};
+use crate::codec::peer::{AppendResult, InstallSnapshot, Message};
 use crate::consensus::inbound::LABELS_FROM;
-use crate::consensus::{Effect, Offer, SnapshotMeta};
+use crate::consensus::{Effect, Offer, SnapshotMeta, snapshot_pause};
 
 fn meta(index: u64, term: u64, configuration: &Configuration) -> SnapshotMeta {
     let configuration = configuration.clone();
@@ -80,7 +81,132 @@ fn a_peer_that_was_sent_a_snapshot_is_written_to_again_once_it_says_so() {
     node.receive(3, result(2, 0, 20));
     assert_eq!(node.sent_to(3).len(), 1);
     assert_eq!(node.progress(3).matched, 20);
+    node.persist_all();
+    node.receive(3, result(2, 0, 21));
     assert_eq!(node.consensus.first_awaited(), None);
+}
+
+#[test]
+fn what_came_into_the_log_while_a_snapshot_was_sent_is_kept_until_the_peer_has_it() {
+    let mut node = far_ahead();
+    for number in 21..=30 {
+        node.propose(number);
+    }
+    node.persist_all();
+    node.receive(2, result(2, 0, 30));
+    node.receive(3, result(2, 0, 20));
+    assert_eq!(node.consensus.first_awaited(), Some(Index(21)));
+    node.consensus.compact(meta(30, 2, &voters(&[1, 2, 3])), Index(31));
+    assert_eq!(node.consensus.first_index(), Index(21), "else it would need another snapshot at once");
+    node.receive(3, result(2, 0, 25));
+    assert_eq!(node.consensus.first_awaited(), Some(Index(26)));
+    node.receive(3, result(2, 0, 30));
+    assert_eq!(node.consensus.first_awaited(), None);
+
+    // One that falls silent is not waited for.
+    let mut node = far_ahead();
+    node.propose(21);
+    node.persist_all();
+    node.receive(3, result(2, 0, 20));
+    assert_eq!(node.consensus.first_awaited(), Some(Index(21)));
+    for _ in 0..60 {
+        node.wait(HEARTBEAT);
+        node.receive(2, result(2, 0, 21));
+    }
+    assert_eq!(node.consensus.first_awaited(), None);
+}
+
+/// Waits for another snapshot for server 3, which answers and has nothing of what it is asked for.
+fn wait_for_another(node: &mut Node) -> Duration {
+    let from = node.now;
+    for _ in 0..200 {
+        node.wait(HEARTBEAT);
+        node.receive(2, result(2, 0, 20));
+        node.receive(3, result(2, 20, 0));
+        if node.snapshot_of().is_some() {
+            return node.now.since(from);
+        }
+    }
+    panic!("no snapshot for 100 s");
+}
+
+#[test]
+fn a_peer_that_cannot_install_its_snapshot_gets_the_next_ones_at_growing_distances() {
+    let mut node = far_ahead();
+    let mut last = Duration::ZERO;
+    for failures in 1..=9 {
+        node.receive(3, result(2, 20, 0));
+        let (waited, pause) = (wait_for_another(&mut node), snapshot_pause(failures));
+        assert!(pause <= waited && waited <= pause + 2 * HEARTBEAT, "{failures}: {waited:?} for {pause:?}");
+        assert!(pause >= last && pause <= SNAPSHOT_RETRY_MAX);
+        last = pause;
+    }
+    assert_eq!(last, SNAPSHOT_RETRY_MAX);
+    // One that comes back gets it at once; and one that took it begins anew.
+    node.receive(3, result(2, 20, 0));
+    node.consensus.handle_peer_connected(NodeId(3));
+    assert!(wait_for_another(&mut node) <= 2 * HEARTBEAT);
+    node.receive(3, result(2, 0, 20));
+    assert_eq!(node.consensus.leadership.as_mut().unwrap().peer(NodeId(3)).snapshot_failures, 0);
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_read_is_tried_again_when_there_is_another_one() {
+    let mut node = far_ahead();
+    for _ in 0..6 {
+        node.consensus.handle_snapshot_unreadable(NodeId(3), "damaged");
+        node.poll();
+    }
+    node.consensus.handle_peer_connected(NodeId(3));
+    node.wait(4 * HEARTBEAT);
+    node.receive(2, result(2, 0, 20));
+    node.receive(3, result(2, 20, 0));
+    assert_eq!(node.snapshot_of(), None);
+    node.consensus.compact(meta(20, 2, &voters(&[1, 2, 3])), Index(21));
+    assert!(wait_for_another(&mut node) <= 2 * HEARTBEAT);
+}
+
+#[test]
+fn whoever_is_no_member_leaves_nothing_behind() {
+    let mut node = leader();
+    for id in 10..2000 {
+        node.consensus.handle_peer_connected(NodeId(id));
+        let short = AppendResult { term: Term(2), rejected: 0, last_index: Index(9), features: None };
+        node.receive(id, Message::AppendResult(short));
+    }
+    assert!(node.consensus.leadership.as_mut().unwrap().peers_mut().count() <= 2);
+    assert_eq!(node.consensus.short_peers.len(), 0);
+}
+
+#[test]
+fn a_backlog_beyond_what_one_message_may_hold_makes_a_snapshot_wanted_at_once() {
+    let last = limits::PEER_ENTRIES_MAX as u64 + 10;
+    let mut stored = Stored::fresh(&voters(&[1, 2, 3]));
+    let payload = bytes(7);
+    stored.entries.extend((2..=last).map(|index| entry(index, 1, EntryKind::Command, payload.clone())));
+    let mut node = Node::start(config(1), stored);
+    node.wait(2 * ELECTION);
+    node.receive(2, vote(2, true, Some(true)));
+    node.persist_all();
+    node.receive(2, vote(2, true, Some(false)));
+    node.persist_all();
+    assert!(node.consensus.is_leader());
+    let wanted = |node: &mut Node| {
+        let wanted = |effect: &Effect| matches!(effect, Effect::SnapshotWanted { covering: Index(1) });
+        node.take_news().iter().any(wanted)
+    };
+    node.receive(3, result(2, last, 0));
+    assert!(!wanted(&mut node), "one of what is committed now would leave as much to send");
+    node.receive(2, result(2, 0, last + 1));
+    assert_eq!(node.consensus.applied_index(), Index(last + 1));
+    node.wait(HEARTBEAT);
+    node.receive(3, result(2, last + 1, 0));
+    assert!(wanted(&mut node));
+    // It is made, and what lies before it stays: the entries are there and still cannot be sent.
+    node.consensus.compact(meta(last + 1, 2, &voters(&[1, 2, 3])), Index(2));
+    node.wait(HEARTBEAT);
+    node.receive(3, result(2, last + 1, 0));
+    assert_eq!(node.snapshot_of(), Some(meta(last + 1, 2, &voters(&[1, 2, 3]))));
 }
 
 #[test]
@@ -128,9 +254,7 @@ fn a_peer_that_fell_behind_the_log_of_its_own_leader_is_asked_after_the_last_ent
 fn a_snapshot_that_failed_or_was_never_heard_of_again_is_sent_again() {
     let mut node = far_ahead();
     node.consensus.handle_snapshot_sent(NodeId(3), Err("gone".to_owned()));
-    node.wait(HEARTBEAT);
-    node.receive(3, result(2, 20, 0));
-    assert!(node.snapshot_of().is_some());
+    wait_for_another(&mut node);
 
     node.consensus.handle_snapshot_sent(NodeId(3), Ok(()));
     for _ in 0..58 {
@@ -138,12 +262,7 @@ fn a_snapshot_that_failed_or_was_never_heard_of_again_is_sent_again() {
         node.receive(2, result(2, 0, 20));
     }
     assert_eq!(node.snapshot_of(), None);
-    for _ in 0..4 {
-        node.wait(HEARTBEAT);
-        node.receive(2, result(2, 0, 20));
-        node.receive(3, result(2, 20, 0));
-    }
-    assert!(node.snapshot_of().is_some());
+    wait_for_another(&mut node);
 }
 
 #[test]

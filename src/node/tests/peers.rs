@@ -1,6 +1,7 @@
 //! Connections that turn out to be another server's.
 
 use super::*;
+use crate::base::limits::{PEER_INBOUND_PER_ID_MAX, STRANGER_INBOUND_MAX};
 use crate::codec::client::PROTOCOL_LEGACY;
 use crate::codec::peer::{RequestVote, encode, encode_connect};
 
@@ -123,4 +124,31 @@ fn what_was_sent_in_an_earlier_term_on_a_replaced_connection_gets_no_answer_that
     world.bytes(A, &append(1));
     world.bytes(B, &append(0));
     assert_eq!(answers(&world), 4);
+}
+
+#[test]
+fn connections_of_servers_are_limited_and_the_silent_ones_go_first() {
+    let mut world = World::new();
+    // Two of each of the first ids, which say something all the time.
+    let real: Vec<ConnId> = (0..4).map(ConnId).collect();
+    for conn in &real {
+        world.core.handle_connected(*conn);
+        world.bytes(*conn, &opening(2 + conn.0 / 2));
+    }
+    for number in 0..1000 {
+        world.now = world.now.after(Duration::from_millis(1));
+        let conn = ConnId(100 + number);
+        world.core.handle_connected(conn);
+        // Half of them claim the id of a server that is there, the others one each.
+        world.bytes(conn, &opening(if number % 2 == 0 { 2 } else { 1000 + number }));
+        assert!(world.core.inbound.len() <= STRANGER_INBOUND_MAX);
+        let same = world.core.inbound.values().filter(|inbound| inbound.id() == NodeId(2)).count();
+        assert!(same <= PEER_INBOUND_PER_ID_MAX);
+        real.iter().for_each(|conn| world.bytes(*conn, &vote()));
+    }
+    assert!(world.closed.len() > 900);
+    assert!(real.iter().all(|conn| world.core.wants_bytes(*conn) && !world.closed.contains(conn)));
+    // Clients do not count.
+    let client = ConnId(9999);
+    world.open(client);
 }

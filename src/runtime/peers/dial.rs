@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::NodeId;
-use crate::base::limits::PEER_DIALS_MAX;
+use crate::base::limits::{PEER_DIALS_MAX, STRANGER_DIALS_MAX};
 use crate::codec::peer::encode_connect;
 use crate::runtime::connect::Connector;
 use crate::runtime::threads::{self, Calls};
@@ -33,16 +33,17 @@ impl Dials {
     }
 
     /// Connects to `address` on a thread of its own, which ends with `report`: a socket over which the opening
-    /// bytes are written, in non-blocking mode.
+    /// bytes are written, in non-blocking mode. `member`: it is one of the cluster, and does not wait for others.
     ///
     /// # Errors
     /// There is no room for another thread, or the node stops.
     pub fn start(
         &self,
         address: String,
+        member: bool,
         report: impl FnOnce(Result<OwnedFd, String>) + Send + 'static,
     ) -> io::Result<()> {
-        let call = self.calls.begin(PEER_DIALS_MAX)?;
+        let call = self.calls.begin(if member { PEER_DIALS_MAX } else { STRANGER_DIALS_MAX })?;
         let dials = self.clone();
         threads::start("dqlite-dial", move || {
             if call.is_stopped() {
@@ -119,7 +120,7 @@ mod tests {
 
     fn result_of(dials: &Dials, address: &str) -> Result<OwnedFd, String> {
         let (report, reported) = bounded(1);
-        dials.start(address.to_owned(), move |result| report.send(result).unwrap()).unwrap();
+        dials.start(address.to_owned(), true, move |result| report.send(result).unwrap()).unwrap();
         reported.recv_timeout(PATIENCE).unwrap()
     }
 
@@ -174,13 +175,26 @@ mod tests {
             left.recv().map_or(Err(NO_CONNECTION), |()| Err(NO_CONNECTION))
         }));
         let (report, reported) = bounded(1);
-        dials.start("a".to_owned(), move |result| report.send(result.is_err()).unwrap()).unwrap();
+        dials.start("a".to_owned(), true, move |result| report.send(result.is_err()).unwrap()).unwrap();
         enter.recv_timeout(PATIENCE).unwrap();
         dials.stop(Duration::from_millis(1));
-        assert!(dials.start("a".to_owned(), |_| {}).is_err());
+        assert!(dials.start("a".to_owned(), true, |_| {}).is_err());
         drop(leave);
         dials.stop(PATIENCE);
         assert_eq!(dials.calls.running(), 0);
         assert!(reported.recv_timeout(PATIENCE).unwrap());
+    }
+
+    #[test]
+    fn attempts_to_reach_strangers_leave_room_for_members() {
+        let (leave, left) = bounded::<()>(0);
+        let dials =
+            dials(Connector::new(move |_| left.recv().map_or(Err(NO_CONNECTION), |()| Err(NO_CONNECTION))));
+        let begun = |member| (0..100).filter(|_| dials.start("a".to_owned(), member, |_| {}).is_ok()).count();
+        assert_eq!(begun(false), super::STRANGER_DIALS_MAX);
+        assert_eq!(begun(true), super::PEER_DIALS_MAX - super::STRANGER_DIALS_MAX);
+        drop(leave);
+        dials.stop(PATIENCE);
+        assert_eq!(dials.calls.running(), 0);
     }
 }

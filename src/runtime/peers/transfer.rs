@@ -7,10 +7,10 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::base::limits::{PEER_DIAL_RETRY, PEER_PAYLOAD_BYTES_MAX, SNAPSHOT_INSTALL_BYTES_PER_SECOND};
+use crate::base::limits::{PEER_PAYLOAD_BYTES_MAX, SNAPSHOT_INSTALL_BYTES_PER_SECOND};
 use crate::base::{Index, NodeId, Term};
 use crate::codec::peer::{InstallSnapshot, Message, encode};
 use crate::disk::Disk;
@@ -32,7 +32,7 @@ pub struct TransferJob {
 
 /// Ends a transfer from elsewhere. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct TransferEnd(Arc<(Mutex<End>, Condvar)>);
+pub struct TransferEnd(Arc<Mutex<End>>);
 
 #[derive(Default)]
 struct End {
@@ -43,34 +43,45 @@ struct End {
 impl TransferEnd {
     /// Nobody wants it any more: it ends soon, and well.
     pub fn end(&self) {
-        let mut end = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut end = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         end.over = true;
-        self.0.1.notify_all();
         if let Some(socket) = end.socket.take() {
             // It may be closed already, which is as good.
             let _ = socket.shutdown(Shutdown::Both);
         }
     }
 
-    /// Keeps a thread whose attempt has failed from reporting at once, and so from trying again without a pause.
-    pub fn pause(&self) {
-        let end = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.0.1.wait_timeout_while(end, PEER_DIAL_RETRY, |end| !end.over);
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
-    }
-
     fn is_over(&self) -> bool {
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).over
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).over
     }
 
     fn watch(&self, socket: &TcpStream) -> io::Result<()> {
         let socket = socket.try_clone()?;
-        let mut end = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut end = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !end.over {
             end.socket = Some(socket);
         }
         Ok(())
     }
+}
+
+/// Why a snapshot did not arrive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// In words.
+    pub text: String,
+    /// It cannot be read here: no fault of the peer's.
+    pub unreadable: bool,
+}
+
+impl From<String> for Failure {
+    fn from(text: String) -> Self {
+        Self { text, unreadable: false }
+    }
+}
+
+fn unreadable(text: String) -> Failure {
+    Failure { text, unreadable: true }
 }
 
 /// Sends the snapshot over `socket`, on which the opening bytes are written, and waits for its end: that of the
@@ -84,16 +95,16 @@ pub fn run<D: Disk + Clone>(
     socket: OwnedFd,
     end: &TransferEnd,
     patience: Duration,
-) -> Result<(), String> {
+) -> Result<(), Failure> {
     // The calls are the same for sockets of other families.
     let mut socket = TcpStream::from(socket);
     let sent = send(disk, job, &mut socket, end, patience);
     let closed = sent.and_then(|bytes| {
         let installing = Duration::from_secs(bytes / SNAPSHOT_INSTALL_BYTES_PER_SECOND);
-        wait(&mut socket, patience.saturating_add(installing), bytes)
+        wait(&mut socket, patience.saturating_add(installing), bytes).map_err(Failure::from)
     });
     // Also the copy for whoever ends it: the connection is to close.
-    end.0.0.lock().unwrap_or_else(PoisonError::into_inner).socket = None;
+    end.0.lock().unwrap_or_else(PoisonError::into_inner).socket = None;
     if end.is_over() { Ok(()) } else { closed }
 }
 
@@ -103,8 +114,8 @@ fn send<D: Disk + Clone>(
     socket: &mut TcpStream,
     end: &TransferEnd,
     patience: Duration,
-) -> Result<u64, String> {
-    let mut source = SnapshotSource::open(disk, job.wanted)?;
+) -> Result<u64, Failure> {
+    let mut source = SnapshotSource::open(disk, job.wanted).map_err(unreadable)?;
     let bytes = source.data_bytes;
     let SnapshotSource { name, .. } = source;
     log::info!("node {} gets the snapshot at {}: {bytes} bytes", job.to, name.index);
@@ -141,12 +152,12 @@ fn send<D: Disk + Clone>(
     loop {
         socket.write_all(&chunk).map_err(|error| failed(sent, error))?;
         chunk.resize(CHUNK_BYTES, 0);
-        let len = source.read(&mut chunk).map_err(|error| error.to_string())?;
+        let len = source.read(&mut chunk).map_err(|error| unreadable(error.to_string()))?;
         if len == 0 {
             return Ok(bytes);
         }
         if end.is_over() {
-            return Err("nobody wants it any more".to_owned());
+            return Err("nobody wants it any more".to_owned().into());
         }
         chunk.truncate(len);
         sent += len as u64;
@@ -180,7 +191,7 @@ mod tests {
     use crate::base::{Index, NodeId, Term};
     use crate::codec::membership::Configuration;
     use crate::codec::peer::{Incoming, Message, PeerReader};
-    use crate::disk::FaultDisk;
+    use crate::disk::{Disk, FaultDisk};
     use crate::format::names::{SnapshotName, snapshot_meta_name, snapshot_name};
     use crate::format::{lz4, snapshot};
 
@@ -248,16 +259,16 @@ mod tests {
         let (disk, end) = (directory(&content), TransferEnd::default());
         let (near, far) = pair();
         drop(far);
-        let text = run(&disk, &job(), near, &end, LONG).unwrap_err();
+        let text = run(&disk, &job(), near, &end, LONG).unwrap_err().text;
         assert!(text.starts_with("after 0 of 3000000 bytes: "), "{text}");
 
         let (near, _far) = pair();
-        let text = run(&disk, &job(), near, &end, SHORT).unwrap_err();
+        let text = run(&disk, &job(), near, &end, SHORT).unwrap_err().text;
         assert!(text.ends_with("of 3000000 bytes: nothing was taken for 50ms"), "{text}");
 
         let small = directory(&[7; 100]);
         let (near, _far) = pair();
-        let text = run(&small, &job(), near, &end, SHORT).unwrap_err();
+        let text = run(&small, &job(), near, &end, SHORT).unwrap_err().text;
         assert_eq!(text, "after all 100 bytes: no answer for 50ms");
 
         let (near, mut far) = pair();
@@ -265,13 +276,35 @@ mod tests {
             let sender = scope.spawn(|| run(&small, &job(), near, &end, LONG));
             far.read_exact(&mut [0; 150]).unwrap();
             drop(far);
-            let text = sender.join().unwrap().unwrap_err();
+            let text = sender.join().unwrap().unwrap_err().text;
             assert!(text.starts_with("after all 100 bytes: "), "{text}");
         });
 
         let (near, _far) = pair();
-        let text = run(&FaultDisk::new(1), &job(), near, &end, LONG).unwrap_err();
+        let text = run(&FaultDisk::new(1), &job(), near, &end, LONG).unwrap_err().text;
         assert_eq!(text, "a snapshot at 9 or later expected, none found");
+    }
+
+    #[test]
+    fn that_it_cannot_be_read_here_is_no_fault_of_the_peers() {
+        let content = vec![5; 3_000_000];
+        let disk = directory(&content);
+        let name = snapshot_name(SnapshotName { term: Term(2), index: Index(9), time: 4 });
+        let mut bytes = disk.clone().read_all(&name).unwrap();
+        let at = bytes.len() - 2;
+        bytes[at] ^= 1;
+        disk.put(&name, &bytes);
+        let (near, mut far) = pair();
+        std::thread::scope(|scope| {
+            scope.spawn(move || std::io::copy(&mut far, &mut std::io::sink()));
+            let failure = run(&disk, &job(), near, &TransferEnd::default(), LONG).unwrap_err();
+            assert!(failure.unreadable && failure.text.contains(&name), "{failure:?}");
+        });
+        let (near, far) = pair();
+        drop(far);
+        assert!(
+            !run(&directory(&content), &job(), near, &TransferEnd::default(), LONG).unwrap_err().unreadable
+        );
     }
 
     #[test]

@@ -28,7 +28,8 @@ impl Shell {
                 Wanted::Dial { to, attempt, address } => {
                     let desk = self.desk.clone();
                     let report = move |result| desk.deliver(Message::Dialed { to, attempt, result });
-                    if let Err(error) = self.dials.start(address, report) {
+                    let member = self.core.is_member(to);
+                    if let Err(error) = self.dials.start(address, member, report) {
                         let place = self.sockets.next_place();
                         let result = Err(format!("no thread to connect: {error}"));
                         self.peers.handle_dialed((to, attempt), result, place, &self.registry, now);

@@ -170,18 +170,16 @@ impl Shell {
         let (watched, place) = (end.clone(), address.clone());
         let run = move |socket: Result<OwnedFd, String>| {
             let result = socket
-                .map_err(|text| format!("no connection to {place}: {text}"))
+                .map_err(|text| transfer::Failure::from(format!("no connection to {place}: {text}")))
                 .and_then(|socket| transfer::run(&directory, &job, socket, &watched, SNAPSHOT_PATIENCE));
-            if result.is_err() {
-                watched.pause();
-            }
             desk.deliver(Message::Transferred { to, attempt, result });
         };
         if let Some((_, old)) = self.traffic.transfers.insert(to, (attempt, end)) {
             old.end();
         }
-        if let Err(error) = self.dials.start(address, run) {
-            self.handle_transferred(to, attempt, Err(format!("no thread to connect: {error}")), now);
+        if let Err(error) = self.dials.start(address, true, run) {
+            let text = format!("no thread to connect: {error}");
+            self.handle_transferred(to, attempt, Err(text.into()), now);
         }
     }
 
@@ -189,17 +187,17 @@ impl Shell {
         &mut self,
         to: NodeId,
         attempt: u64,
-        result: Result<(), String>,
+        result: Result<(), transfer::Failure>,
         now: Time,
     ) {
         if self.traffic.transfers.get(&to).is_none_or(|(current, _)| *current != attempt) {
             return;
         }
         self.traffic.transfers.remove(&to);
-        if let Err(text) = result
+        if let Err(transfer::Failure { text, unreadable }) = result
             && self.core.awaits_snapshot(to)
         {
-            self.core.handle_snapshot_unsent(to, text, now);
+            self.core.handle_snapshot_unsent(to, unreadable, &text, now);
         }
     }
 
