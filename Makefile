@@ -7,7 +7,8 @@
 #   make header             write include/dqlite.h anew from src/ffi and cbindgen.toml
 #   make demo               three nodes, clients, the leader killed again and again: to look at
 #   make failover           how long clients wait for another leader, in 1,000 tries, and 1,000 restarts: an hour
-#   make soak               what takes hours: mixed clusters in every assignment, go-dqlite's suites in full and with the race detector
+#   make soak               what takes hours: mixed clusters and Debian's programs in every assignment, go-dqlite's suites in full and with
+#                           the race detector; in parts: soak-programs, soak-go, soak-race, soak-cluster (ROWS=4 for some of its rows)
 #   make bench              benchmarks beside the packaged C library, in short; BENCH= and CLUSTER_BENCH= for all of it
 #                           (benches/compare --help, benches/cluster --help)
 #   make deps               look for the tools that are needed; install what is missing where apt and root allow
@@ -54,7 +55,7 @@ SOURCES  := Cargo.toml Cargo.lock build.rs $(shell find src -name '*.rs')
 PRIVATE_LIBS := -lgcc_s -lutil -lrt -lpthread -lm -ldl -lc
 
 .PHONY: all shared static install uninstall header check fmt clippy doc test bundled-test ffi-test install-test go-test \
-	crash-test interop-test soak bench failover demo deps clean FORCE
+	crash-test interop-test soak soak-programs soak-go soak-race soak-cluster bench failover demo deps clean FORCE
 .DELETE_ON_ERROR:
 
 all: shared static
@@ -150,10 +151,20 @@ crash-test: shared
 interop-test: shared
 	tests/interop/run '$(abspath $(DIST))'
 
-soak: shared
-	tests/interop/cluster '$(abspath $(DIST))' --long
-	FULL=1 go-dqlite-compat/run '$(abspath $(DIST))'
+soak: soak-programs soak-go soak-race soak-cluster
+
+soak-programs: shared
+	tests/interop/programs '$(abspath $(DIST))' --long
+
+# GO=v2 for one release, GO='v2 v1' for some.
+soak-go: shared
+	FULL=1 go-dqlite-compat/run '$(abspath $(DIST))' $(GO)
+
+soak-race: shared
 	FULL=1 RACE=1 go-dqlite-compat/run '$(abspath $(DIST))' v3
+
+soak-cluster: shared
+	tests/interop/cluster '$(abspath $(DIST))' --long $(if $(ROWS),--rows $(ROWS))
 
 BENCH ?= --runs 1 --seconds 1
 CLUSTER_BENCH ?= --runs 1 --seconds 1 --tries 2 --lag 20 --size 64 --commits 20000

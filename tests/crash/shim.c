@@ -3,27 +3,34 @@
  * FAULT_FILE names a file whose first byte decides what happens to regular files from then on: 'w' writes fail with EIO, 's' syncs fail
  * with EIO, 'n' there is no room (ENOSPC) for writes that make a file longer or for reserving space; anything else, nothing. A failed sync
  * is carried out all the same: that nothing is acknowledged after it must not depend on what the disk kept.
+ * 'd' syncs, and writes that are synced when they return (the C library submits those), take two seconds; where the file has 16 bytes
+ * the last 8 count them.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/aio_abi.h>
+#include <linux/fs.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
+#include <time.h>
 #include <unistd.h>
 
-static const volatile char *mode;
+static volatile char *mode;
 
 __attribute__((constructor)) static void begin(void)
 {
 	const char *path = getenv("FAULT_FILE");
-	int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+	int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
 	if (fd < 0) {
 		return;
 	}
-	void *place = mmap(NULL, 1, PROT_READ, MAP_SHARED, fd, 0);
+	void *place = mmap(NULL, 16, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	mode = place == MAP_FAILED ? NULL : place;
 	close(fd);
 }
@@ -81,6 +88,37 @@ ssize_t write(int fd, const void *bytes, size_t count)
 	return NEXT(write)(fd, bytes, count);
 }
 
+static void delay(int fd)
+{
+	const struct timespec pause = {2, 0};
+	off_t size;
+	if (mode && *mode == 'd' && is_file(fd, &size)) {
+		__atomic_add_fetch((volatile unsigned long *)(mode + 8), 1, __ATOMIC_RELAXED);
+		nanosleep(&pause, NULL);
+	}
+}
+
+/* What the C library writes goes first without waiting (refused here, as disks do), then from a thread that may wait. */
+long syscall(long number, ...)
+{
+	long arg[6];
+	va_list given;
+	va_start(given, number);
+	for (int i = 0; i < 6; i++) {
+		arg[i] = va_arg(given, long);
+	}
+	va_end(given);
+	if (number == SYS_io_submit && mode && *mode == 'd' && arg[1] > 0) {
+		const struct iocb *first = ((struct iocb **)arg[2])[0];
+		if (first->aio_rw_flags & RWF_NOWAIT) {
+			errno = EAGAIN;
+			return -1;
+		}
+		delay((int)first->aio_fildes);
+	}
+	return NEXT(syscall)(number, arg[0], arg[1], arg[2], arg[3], arg[4], arg[5]);
+}
+
 static int sync_file(int fd, int code)
 {
 	return refused(fd, 's', EIO) ? -1 : code;
@@ -88,11 +126,13 @@ static int sync_file(int fd, int code)
 
 int fsync(int fd)
 {
+	delay(fd);
 	return sync_file(fd, NEXT(fsync)(fd));
 }
 
 int fdatasync(int fd)
 {
+	delay(fd);
 	return sync_file(fd, NEXT(fdatasync)(fd));
 }
 

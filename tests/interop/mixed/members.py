@@ -80,18 +80,22 @@ class Member:
 class Cluster:
     """Up to seven nodes. Node 1 founds it; `form` lets the others join."""
 
-    def __init__(self, program, luts, base, latency=40, options=(), node_options=None):
+    def __init__(self, program, luts, base, latency=40, options=(), node_options=None, slow_disks=False):
+        """`slow_disks`: what `slow` needs is put in front of every node's disk."""
         self.base = tempfile.mkdtemp(prefix="cluster-", dir=base)
         self.program, self.latency = program, latency
         self.heartbeat, self.election = latency * 1.5 / 1000, latency * 15 / 1000
         given = node_options or {}
         self.members = {n: Member(n, lut, self.base, [f"latency={latency}", *options, *given.get(n, ())]) for n, lut in enumerate(luts, 1)}
         self.tap = Tap(os.path.join(self.base, "capture.jsonl"), {n: (m.listen, m.target) for n, m in self.members.items()})
-        self.load = None
+        self.load, self.shim = None, compile_shim(self.base) if slow_disks else None
 
     # -- processes
     def start(self, number, lut=None, wait=20.0, wrapper=()):
         member = self.members[number]
+        if self.shim:
+            self.slow(number, False)
+            wrapper = [*wrapper, "env", f"LD_PRELOAD={self.shim}", f"FAULT_FILE={self.fault_file(number)}"]
         member.lut = lut or member.lut
         self.tap.tell("up", node=number, listen=member.listen, target=member.target)
         self.tap.tell("start", node=number, library=member.lut.name if member.lut.is_c else "ours")
@@ -125,6 +129,22 @@ class Cluster:
     def resume(self, number):
         os.kill(self.pid(number), signal.SIGCONT)
         self.tap.tell("resume", node=number)
+
+    def fault_file(self, number):
+        return os.path.join(self.base, f"disk{number}")
+
+    def slow(self, number, slow):
+        """Whether a sync takes this node two seconds, from now on."""
+        path = self.fault_file(number)
+        with open(path, "r+b" if os.path.exists(path) else "w+b") as f:
+            f.write(b"d" if slow else b"-")
+            if f.seek(0, os.SEEK_END) < 16:
+                f.write(bytes(16 - f.tell()))
+
+    def delays(self, number):
+        """How many syncs of this node were slow."""
+        with open(self.fault_file(number), "rb") as f:
+            return int.from_bytes(f.read()[8:16], "little")
 
     def pid(self, number):
         return self.members[number].host.pid
@@ -382,6 +402,13 @@ class Cluster:
             shutil.rmtree(self.base, ignore_errors=True)
 
 
+def compile_shim(folder):
+    path = os.path.join(folder, "shim.so")
+    subprocess.run(["gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", path,
+                    os.path.join(ROOT, "tests", "crash", "shim.c"), "-ldl"], check=True)
+    return path
+
+
 def digest(path):
     conn = sqlite3.connect(path)
     conn.text_factory = bytes
@@ -470,6 +497,39 @@ class Writer(threading.Thread):
             conn.close()
 
 
+class Reader(threading.Thread):
+    """Reads rows that were acknowledged before it asked; each has to be there as it was written."""
+
+    def __init__(self, load):
+        super().__init__(daemon=True)
+        self.load, self.count, self.wrong = load, 0, None
+
+    def run(self):
+        conn = None
+        while not self.load.ending.wait(0.01) and self.wrong is None:
+            try:
+                conn = conn or self.load.connect()
+                writer, top = random.choice(sorted(self.load.acked.items()) or [(0, 0)])
+                if conn is None or top == 0:
+                    continue
+                n = random.choice((top, random.randint(1, top)))
+                reply = conn.query(f"SELECT value FROM ledger WHERE writer = {writer} AND n = {n}")
+                if reply["response"] != "rows":
+                    # Another leader, or none: who refuses says nothing wrong.
+                    conn.close()
+                    conn = None
+                    continue
+                self.count += 1
+                if [[value for _, value in row] for row in reply["rows"]] != [[content(writer, n)]]:
+                    self.wrong = f"row {n} of writer {writer}, {top} acknowledged, reads as {str(reply['rows'])[:80]}"
+            except (OSError, EOFError, ValueError):
+                if conn:
+                    conn.close()
+                conn = None
+        if conn:
+            conn.close()
+
+
 def content(writer, n):
     return (f"{writer}:{n};" * 200)[:40 if n % 25 else 1800]
 
@@ -477,12 +537,12 @@ def content(writer, n):
 class Load:
     """Writers that find the leader by themselves; what was acknowledged must be there in the end."""
 
-    def __init__(self, cluster, writers=3, rate=60.0, timeout=2.0):
+    def __init__(self, cluster, writers=3, rate=60.0, timeout=2.0, reads=False):
         self.cluster, self.pause, self.timeout = cluster, writers / rate, timeout
         self.acked, self.sent, self.refusals, self.ending = {}, {}, {}, threading.Event()
         cluster.load = self
         self.create()
-        self.writers = [Writer(self, n) for n in range(writers)]
+        self.writers, self.reader = [Writer(self, n) for n in range(writers)], Reader(self) if reads else None
 
     def __enter__(self):
         self.run()
@@ -531,12 +591,17 @@ class Load:
         for writer in self.writers:
             writer.acked = self.acked.get(writer.number, 0)
             writer.start()
+        if self.reader:
+            self.reader = Reader(self)
+            self.reader.start()
 
     def stop(self):
         self.ending.set()
         for writer in self.writers:
             if writer.is_alive():
                 writer.join(15)
+        if self.reader and self.reader.is_alive():
+            self.reader.join(15)
 
     def total(self):
         return sum(self.acked.values())
@@ -561,7 +626,9 @@ class Load:
             self.stop()
 
     def judge(self, rows):
-        """Every acknowledged row is there, none that was never sent."""
+        """Every acknowledged row is there, none that was never sent; and nothing else was read meanwhile."""
+        if self.reader and (self.reader.wrong or not self.reader.count):
+            raise Wrong(f"{self.reader.count} reads, {self.reader.wrong}")
         for writer, top in self.acked.items():
             for n in range(1, top + 1):
                 if rows.get((writer, n)) != content(writer, n):

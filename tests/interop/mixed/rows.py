@@ -125,12 +125,13 @@ def transfers(scene):
             load.more(10)
     finish(cluster, load)
     given, taken, slowest = 0, 0, 0.0
-    waiting, answered = {}, set()
+    waiting, answered = {}, collections.defaultdict(int)
     for r in sorted((r for r in records(cluster) if "kind" in r), key=lambda r: r["came"]):
         if r["kind"] == "append_entries_result" and r["rejected"] == 0:
-            answered.add((r["source"], r["to"], r["term"]))
-        # 1.11 asks before the target has said how far it is; who still writes then may refuse.
-        elif r["kind"] == "timeout_now" and r["went"] and (r["to"], r["source"], r["term"]) in answered:
+            pair = (r["source"], r["to"], r["term"])
+            answered[pair] = max(answered[pair], r["last_log_index"])
+        # 1.11 asks before the target has said that it is that far; who still writes then may refuse.
+        elif r["kind"] == "timeout_now" and r["went"] and answered[(r["to"], r["source"], r["term"])] >= r["last_log_index"]:
             given += 1
             waiting[r["to"]] = r
         elif r["kind"] == "request_vote" and r["source"] in waiting and r["came"] >= waiting[r["source"]]["came"]:
@@ -548,7 +549,7 @@ def rolling(scene):
     way = list(scene.luts)
     cluster = scene.cluster([way[0]] * 3)
     cluster.form()
-    load, swaps = Load(cluster), 0
+    load, swaps = Load(cluster, reads=True), 0
     with load:
         for lut in [*way[1:], *reversed(way[:-1])]:
             for number in cluster.members:
@@ -558,7 +559,7 @@ def rolling(scene):
                 cluster.settle_live(30)
                 load.more(10)
                 swaps += 1
-    scene.note(f"{swaps} swaps, {load.total()} rows")
+    scene.note(f"{swaps} swaps, {load.total()} rows, {load.reader.count} reads")
     finish(cluster, load)
 
 
@@ -581,6 +582,54 @@ def address_change(scene):
     for number in cluster.members:
         cluster.transfer(number)
     finish(cluster, load)
+
+
+@row(18, "a disk on which a sync takes two seconds, under the leader, a voter and a stand-by")
+def slow_disk(scene):
+    # A sync is longer than an election timeout, and shorter than what our leaders take for a disk that hangs.
+    cluster = scene.cluster(latency=100, slow_disks=True)
+    cluster.form()
+    load = Load(cluster, timeout=30.0)
+    whole = [(role, number) for role in ("leader", "voter", "stand-by") for number in cluster.members]
+    for role, number in scene.often([whole[0], whole[4], whole[8]], whole):
+        cluster.transfer(number if role == "leader" else next(n for n in cluster.members if n != number))
+        if role == "stand-by":
+            cluster.assign(number, STANDBY)
+        cluster.settle()
+        leader, term = cluster.leader(), term_now(cluster)
+        cluster.slow(number, True)
+        before, began, total = cluster.delays(number), time.monotonic(), load.total()
+        with load:
+            load.more(6 if role == "leader" else 100)
+            until(lambda: f"three syncs of node {number}, {cluster.delays(number) - before} were slow", 30,
+                  lambda: cluster.delays(number) >= before + 3 and time.monotonic() > began + 3 * cluster.election)
+        scene.note(f"{cluster.kind(number)} as {role} {(load.total() - total) / (time.monotonic() - began):.0f} rows/s")
+        cluster.slow(number, False)
+        cluster.settle(60)
+        if (cluster.leader(), term_now(cluster)) != (leader, term):
+            raise Wrong(f"node {number} ({cluster.kind(number)}, {role}) has a slow disk: leader {leader} of term {term} before,"
+                        f" {cluster.leader()} of term {term_now(cluster)} after")
+        if role == "stand-by":
+            cluster.assign(number, VOTER)
+    finish(cluster, load)
+    in_order(cluster)
+
+
+def in_order(cluster):
+    """What a follower acknowledges does not shrink within a term and a connection; ours may answer a heartbeat with less, C never does."""
+    most, heartbeats = {}, collections.Counter()
+    for r in sorted((r for r in records(cluster) if "kind" in r), key=lambda r: r["came"]):
+        if r["kind"] == "append_entries" and r["n_entries"] == 0:
+            heartbeats[r["to"], r["source"], r["term"]] += 1
+        if r["kind"] != "append_entries_result" or r["rejected"] != 0:
+            continue
+        key, index = (r["conn"], r["term"]), r["last_log_index"]
+        if index < most.get(key, 0):
+            asked = r["source"], r["to"], r["term"]
+            heartbeats[asked] -= 1
+            if cluster.kind(r["source"]) != "ours" or heartbeats[asked] < 0:
+                raise Wrong(f"node {r['source']} ({cluster.kind(r['source'])}) acknowledges {index} after {most[key]} in term {r['term']}")
+        most[key] = max(most.get(key, 0), index)
 
 
 @row(19, "bytes that nobody may look at are random")
