@@ -4,7 +4,7 @@
 
 use std::cell::RefCell;
 
-use dqlite::base::{Entry, EntryKind, Index, NodeId, PageNo, Payload, Term};
+use dqlite::base::{Entry, EntryKind, Index, NodeId, PageNo, Payload, Term, Time};
 use dqlite::codec::command::Command;
 use dqlite::disk::FaultDisk;
 use dqlite::engine::proposer::Proposer;
@@ -123,7 +123,7 @@ fn a_group_of_many_transactions_has_an_end() {
         let bytes = proposal.payload.contiguous();
         let Command::Frames(frames) = Command::decode(&bytes).unwrap() else { panic!("pages expected") };
         sizes.push(frames.pages.len());
-        proposer.handle_proposed(&proposal, Index(index), Term(1));
+        proposer.handle_proposed(&proposal, Index(index), Term(1), Time(0));
         index += 1;
     }
     // Each holds page 1; the third is the last that may be in flight.

@@ -86,6 +86,8 @@ pub(super) struct LogView {
     payloads: VecDeque<Payload>,
     cached_bytes: usize,
     cached_bytes_max: usize,
+    /// Bytes of the payloads of all entries, in memory or on disk.
+    kept_bytes: u64,
     pinned_after: u64,
     staged: BTreeMap<(u64, u64), (EntryKind, Payload)>,
     /// The first entry of the term that this server leads: an append must not end before it.
@@ -180,6 +182,7 @@ impl LogView {
         self.staged.clear();
         self.fetched.clear();
         self.cached_bytes = 0;
+        self.kept_bytes = 0;
     }
 
     /// The newest snapshot.
@@ -200,6 +203,11 @@ impl LogView {
     /// How many bytes of payload are in memory.
     pub(super) fn cached_bytes(&self) -> usize {
         self.cached_bytes
+    }
+
+    /// Bytes of the payloads of all entries, in memory or on disk.
+    pub(super) fn kept_bytes(&self) -> u64 {
+        self.kept_bytes
     }
 
     /// The term of an entry, if the entry or at least its term is known.
@@ -390,7 +398,7 @@ impl LogView {
     pub(super) fn truncate(&mut self, from: Index) {
         assert!(from.0 > self.before.0, "truncation: index above {} expected, found {from}", self.before.0);
         while self.last() >= from.0 {
-            self.shapes.pop_back();
+            self.kept_bytes -= self.shapes.pop_back().map_or(0, Shape::len);
             if let Some(payload) = self.payloads.pop_back() {
                 self.cached_bytes -= payload.len();
             }
@@ -428,7 +436,10 @@ impl LogView {
     /// Makes `new_before` the entry before the first: its term is kept, all else up to it dropped.
     fn drop_front(&mut self, new_before: u64) {
         let term = self.term_at(Index(new_before)).unwrap_or_default();
-        while self.before.0 < new_before && self.shapes.pop_front().is_some() {
+        while self.before.0 < new_before
+            && let Some(shape) = self.shapes.pop_front()
+        {
+            self.kept_bytes -= shape.len();
             if self.payloads.len() > self.shapes.len()
                 && let Some(payload) = self.payloads.pop_front()
             {
@@ -454,6 +465,7 @@ impl LogView {
         if self.runs.back().is_none_or(|&(_, last)| last != term) {
             self.runs.push_back((index, term));
         }
+        self.kept_bytes += payload.len() as u64;
         self.cached_bytes += payload.len();
         self.payloads.push_back(payload);
         self.evict();

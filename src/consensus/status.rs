@@ -108,6 +108,12 @@ impl Consensus {
         self.raw.as_ref().map_or(0, |raw| raw.store().cached_bytes())
     }
 
+    /// Bytes of the payloads of all entries that the log still has.
+    #[must_use]
+    pub fn log_bytes(&self) -> u64 {
+        self.raw.as_ref().map_or(0, |raw| raw.store().kept_bytes())
+    }
+
     /// The configuration in force: the newest in the log.
     #[must_use]
     pub fn configuration(&self) -> &Configuration {

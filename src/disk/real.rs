@@ -8,11 +8,13 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, FallocateFlags, FileType, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::seam::Disk;
+use crate::base::meter::DiskMeter;
 
 /// Zeros written per call where a file system cannot reserve space.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
@@ -21,6 +23,7 @@ static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 #[derive(Clone, Debug)]
 pub struct RealDisk {
     directory: Arc<File>,
+    meter: Option<Arc<DiskMeter>>,
 }
 
 impl RealDisk {
@@ -31,7 +34,21 @@ impl RealDisk {
     pub fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty()))?;
-        Ok(Self { directory: Arc::new(File::from(directory)) })
+        Ok(Self { directory: Arc::new(File::from(directory)), meter: None })
+    }
+
+    /// The same directory; what is written and synced by way of this value is counted there.
+    #[must_use]
+    pub fn metered(&self, meter: &Arc<DiskMeter>) -> Self {
+        Self { directory: Arc::clone(&self.directory), meter: Some(Arc::clone(meter)) }
+    }
+
+    fn timed(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let Some(meter) = &self.meter else { return sync() };
+        let began = (meter.now_ns)();
+        let done = sync();
+        meter.syncs.record(Duration::from_nanos((meter.now_ns)().saturating_sub(began)));
+        done
     }
 
     fn open_with(&self, name: &str, flags: OFlags) -> io::Result<File> {
@@ -85,6 +102,9 @@ impl Disk for RealDisk {
     }
 
     fn write_at(&mut self, file: &mut File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if let Some(meter) = &self.meter {
+            meter.bytes.add(bytes.len() as u64);
+        }
         file.write_all_at(bytes, offset)
     }
 
@@ -101,11 +121,11 @@ impl Disk for RealDisk {
     }
 
     fn sync(&mut self, file: &mut File) -> io::Result<()> {
-        file.sync_data()
+        self.timed(|| file.sync_data())
     }
 
     fn sync_dir(&mut self) -> io::Result<()> {
-        self.directory.sync_all()
+        self.timed(|| self.directory.sync_all())
     }
 
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {

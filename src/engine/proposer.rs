@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::databases::{Databases, Slot};
-use crate::base::{Index, Payload, Term, limits};
+use crate::base::latency::{Latencies, Latency};
+use crate::base::{Index, Payload, Term, Time, limits};
 use crate::codec::command::encode_frames;
 
 /// A group of transactions that is on its way through the log.
@@ -17,6 +18,8 @@ struct InFlight {
     term: Term,
     slot: Slot,
     seq: u64,
+    transactions: u32,
+    since: Time,
 }
 
 /// What is proposed and not yet committed.
@@ -25,6 +28,9 @@ pub struct Proposer {
     in_flight: VecDeque<InFlight>,
     /// How many of them are each database's.
     counts: BTreeMap<Slot, usize>,
+    /// How long they took from here to their commit, and how many transactions that were.
+    latency: Latency,
+    committed: u64,
 }
 
 /// A payload to propose, and what to record when the log took it.
@@ -34,6 +40,7 @@ pub struct Proposal {
     pub payload: Payload,
     slot: Slot,
     seq: u64,
+    transactions: u32,
 }
 
 impl Proposer {
@@ -65,7 +72,8 @@ impl Proposer {
                 let pages: Vec<_> =
                     group.pages.iter().map(|(number, page)| (*number, page.shared())).collect();
                 let payload = encode_frames(database.name(), database.page_size(), &pages);
-                return Some(Proposal { payload, slot, seq: group.last_seq });
+                let (seq, transactions) = (group.last_seq, group.transactions);
+                return Some(Proposal { payload, slot, seq, transactions });
             }
             // Nothing that another node could notice: the version stands or falls with the one before it.
             match self.in_flight.iter_mut().rev().find(|flying| flying.slot == slot) {
@@ -76,19 +84,28 @@ impl Proposer {
     }
 
     /// The log took the proposal at this place.
-    pub fn handle_proposed(&mut self, proposal: &Proposal, index: Index, term: Term) {
-        *self.counts.entry(proposal.slot).or_default() += 1;
-        self.in_flight.push_back(InFlight { index, term, slot: proposal.slot, seq: proposal.seq });
+    pub fn handle_proposed(&mut self, proposal: &Proposal, index: Index, term: Term, now: Time) {
+        let &Proposal { slot, seq, transactions, .. } = proposal;
+        *self.counts.entry(slot).or_default() += 1;
+        self.in_flight.push_back(InFlight { index, term, slot, seq, transactions, since: now });
     }
 
     /// The entry at `index` is committed. If it is the oldest in flight, its versions are committed too; else,
     /// told by `false`, the entry is somebody else's and must be applied from its bytes.
-    pub fn handle_committed(&mut self, databases: &mut Databases, index: Index, term: Term) -> bool {
+    pub fn handle_committed(
+        &mut self,
+        databases: &mut Databases,
+        index: Index,
+        term: Term,
+        now: Time,
+    ) -> bool {
         let Some(oldest) = self.in_flight.front() else { return false };
         if oldest.index != index || oldest.term != term {
             return false;
         }
         let (slot, seq) = (oldest.slot, oldest.seq);
+        self.latency.record(now.since(oldest.since));
+        self.committed = self.committed.saturating_add(u64::from(oldest.transactions));
         self.in_flight.pop_front();
         if let Some(count) = self.counts.get_mut(&slot) {
             *count -= 1;
@@ -105,6 +122,12 @@ impl Proposer {
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
+    }
+
+    /// How many transactions were committed, and how long their entries took from the proposal to the commit.
+    #[must_use]
+    pub fn committed(&self) -> (u64, Latencies) {
+        (self.committed, self.latency.read())
     }
 
     /// Leadership is gone: what was in flight is the log's business now.

@@ -27,6 +27,8 @@ pub(super) struct Client {
     pub(super) kept: BTreeMap<u32, Kept>,
     pub(super) preparing: Option<(u32, Kept)>,
     pub(super) rolled_back: RolledBack,
+    /// Since when it waits to write.
+    pub(super) waits_since: Option<Time>,
     /// What the answer in hand needs to be linearizable.
     pub(super) proof: Proof,
     /// It reads an old version that takes too much memory, and is told to end.
@@ -106,6 +108,7 @@ impl Client {
             kept: BTreeMap::new(),
             preparing: None,
             rolled_back: RolledBack::No,
+            waits_since: None,
             proof: Proof::None,
             stopping: false,
             void: false,
@@ -273,6 +276,9 @@ impl Core {
         client.wait = Wait::Nothing;
         client.proof = Proof::None;
         client.preparing = None;
+        if let Reply::Failure(failure) = &reply {
+            self.tally.handle_failure(failure);
+        }
         client.session.handle_reply(reply);
         self.effects.push_back(Effect::Flush { conn });
         self.serve(conn, now);

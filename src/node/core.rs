@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::clients::Client;
 use super::effect::Effect;
+use super::figures::Tally;
 use super::install::Intake;
 use super::peers::Inbound;
 use super::readers::Readers;
@@ -80,7 +81,8 @@ pub struct Core {
     pub(super) early_interrupts: VecDeque<(Time, ConnId, u64)>,
     pub(super) readers: Readers,
     pub(super) situation: Situation,
-    proposer: Proposer,
+    pub(super) tally: Tally,
+    pub(super) proposer: Proposer,
     applier: Applier,
     pub(super) schedule: SnapshotSchedule,
     pub(super) snapshot_in_flight: Option<(SnapshotMeta, u64)>,
@@ -126,6 +128,7 @@ impl Core {
             early_interrupts: VecDeque::new(),
             readers: Readers::default(),
             situation: Situation::default(),
+            tally: Tally::default(),
             proposer: Proposer::default(),
             applier: Applier::default(),
             snapshot_in_flight: None,
@@ -212,6 +215,11 @@ impl Core {
         self.failed.as_deref()
     }
 
+    /// The last entry that was applied.
+    pub(super) fn applied_index(&self) -> Index {
+        self.applied.0
+    }
+
     /// Whether this node leads.
     pub(super) fn is_leading(&self) -> bool {
         self.leading
@@ -238,6 +246,7 @@ impl Core {
             return;
         }
         let (term, leader) = (self.consensus.term(), self.consensus.leader());
+        self.tally.handle_leader(term, leader);
         let view = situation::View {
             id: self.config.id,
             term,
@@ -259,7 +268,7 @@ impl Core {
         }
         while let Some(proposal) = self.proposer.next(&mut self.databases) {
             match self.consensus.propose(EntryKind::Command, proposal.payload.clone()) {
-                Ok((index, term)) => self.proposer.handle_proposed(&proposal, index, term),
+                Ok((index, term)) => self.proposer.handle_proposed(&proposal, index, term, now),
                 Err(refused) => {
                     // What was taken can never be committed now: the leadership is over, and its end drops it.
                     log::warn!("a transaction was not accepted by the log: {refused:?}");
@@ -282,6 +291,7 @@ impl Core {
                 consensus::Effect::BecameLeader { term } => {
                     log::info!("this node leads term {term}");
                     self.leading = true;
+                    self.tally.elections_won += 1;
                     if std::mem::take(&mut self.full) && self.ready {
                         log::info!("there is room on the disk again: writes are accepted");
                         self.databases.set_writable(Ok(()));
@@ -335,6 +345,7 @@ impl Core {
                 return;
             }
             self.applied = (entry.index, entry.term);
+            self.tally.handle_applied(entry.payload.len());
             self.schedule.handle_applied(entry.index, entry.payload.len());
         }
         if let Some(last) = entries.last() {
@@ -348,7 +359,7 @@ impl Core {
             EntryKind::Barrier => {}
             EntryKind::Change => self.finish_changes(entry.index, entry.term, now),
             EntryKind::Command => {
-                if self.proposer.handle_committed(&mut self.databases, entry.index, entry.term) {
+                if self.proposer.handle_committed(&mut self.databases, entry.index, entry.term, now) {
                     return;
                 }
                 let bytes = entry.payload.contiguous();

@@ -135,6 +135,7 @@ impl Core {
         log::info!("the snapshot at {index} is in place");
         let old = self.databases.restore(databases);
         self.restart_from(index, term);
+        self.tally.snapshots.received += 1;
         self.consensus.handle_snapshot_installed(Ok(()));
         self.settle(now);
         old

@@ -4,6 +4,7 @@
 mod clients;
 pub mod core;
 pub mod effect;
+pub mod figures;
 mod install;
 mod own_snapshots;
 mod peers;

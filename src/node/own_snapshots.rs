@@ -17,10 +17,12 @@ impl Core {
                 let keep_from = Index(index.0.saturating_sub(trailing).saturating_add(1));
                 self.consensus.compact(meta, keep_from);
                 self.schedule.handle_ended(Some((index, term)), now);
+                self.tally.snapshots.taken += 1;
             }
             Err(text) => {
                 log::warn!("no snapshot at {index}, the log stays: {text}");
                 self.schedule.handle_ended(None, now);
+                self.tally.snapshots.failed += 1;
             }
         }
         self.settle(now);

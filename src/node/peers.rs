@@ -101,6 +101,7 @@ impl Core {
         if let Some(inbound) = self.inbound.get_mut(&conn) {
             inbound.reader.push(bytes);
             inbound.heard = now;
+            self.tally.handle_heard(inbound.id, 0, bytes.len());
         }
         while let Some(inbound) = self.inbound.get_mut(&conn) {
             match inbound.reader.next_incoming() {
@@ -137,6 +138,7 @@ impl Core {
         now: Time,
     ) {
         self.situation.handle_heard(from, now);
+        self.tally.handle_heard(from, u64::from(matches!(incoming, Incoming::Message(_))), 0);
         match incoming {
             Incoming::Message(Message::InstallSnapshot(head)) => {
                 self.handle_snapshot_head(conn, (from, address), head, now);

@@ -233,6 +233,7 @@ impl Core {
         if let Some(began_at) = client.session.interrupt_that_came_along() {
             self.early_interrupts.push_back((now.after(limits::EARLY_INTERRUPT_GRACE), conn, began_at));
         }
+        self.tally.statements += 1;
         self.readers.handle_statement(now);
         match &sql {
             Sql::Prepare { .. } | Sql::Finalize { .. } => {}
@@ -244,6 +245,7 @@ impl Core {
         let request = SqlRequest::Client(sql);
         if writes {
             client.wait = Wait::Slot(Some(request));
+            client.waits_since = Some(now);
             state.queue.handle_request(conn, now);
         } else {
             state.queue.handle_activity(conn);
@@ -284,6 +286,7 @@ impl Core {
     pub(super) fn fail_and_roll_back(&mut self, conn: ConnId, failure: Failure) {
         let Some(client) = self.clients.get_mut(&conn) else { return };
         client.preparing = None;
+        self.tally.handle_failure(&failure);
         client.session.handle_reply(Reply::Failure(failure));
         self.effects.push_back(Effect::Flush { conn });
         self.start_internal(conn, SqlRequest::Rollback);
@@ -294,6 +297,8 @@ impl Core {
             self.clients.get_mut(&conn).map(|client| std::mem::replace(&mut client.wait, Wait::Nothing));
         match wait {
             Some(Wait::Slot(request)) => {
+                let since = self.clients.get_mut(&conn).and_then(|client| client.waits_since.take());
+                self.note_granted(since, now);
                 if let Some(client) = self.clients.get_mut(&conn) {
                     client.wait = Wait::Running;
                     client.sql = Place::Busy;
@@ -335,6 +340,7 @@ impl Core {
                 return;
             }
         }
+        self.tally.rolled_back += 1;
         log::warn!("a transaction idled while others waited to write: rolled back");
     }
 }

@@ -27,6 +27,8 @@ pub struct Group {
     pub pages: Vec<(PageNo, Page)>,
     /// The page count afterwards.
     pub n_pages: u32,
+    /// How many transactions that changed something it holds.
+    pub transactions: u32,
 }
 
 /// Merges as many records as the limits allow, at least one; none when there is none.
@@ -41,6 +43,7 @@ pub(super) fn merge<'a>(
     let first = records.next()?;
     let (before, mut floor, mut last) = (first.before, first.before.min(first.n_pages), first);
     let mut pages: BTreeMap<PageNo, Page> = first.pages.iter().cloned().collect();
+    let mut transactions = u32::from(!first.pages.is_empty());
     // A deletion is an entry of its own: a node of the C library aborts when it finds it beside other pages.
     while let Some(next) = records.next_if(|next| !first.deletes && !next.deletes) {
         let added = next.pages.iter().filter(|(no, _)| !pages.contains_key(no)).count();
@@ -52,6 +55,7 @@ pub(super) fn merge<'a>(
         }
         pages.extend(next.pages.iter().cloned());
         floor = floor.min(next.n_pages);
+        transactions = transactions.saturating_add(u32::from(!next.pages.is_empty()));
         last = next;
     }
     // Cut off by one transaction and not written by the later one that grew the database again: zeros here, but
@@ -60,7 +64,8 @@ pub(super) fn merge<'a>(
     for no in regrown.map(PageNo).filter(|no| *no != pending_page(page_size)) {
         pages.entry(no).or_insert_with(|| Page::zeroed(page_size));
     }
-    let group = Group { last_seq: last.seq, pages: pages.into_iter().collect(), n_pages: last.n_pages };
+    let (last_seq, n_pages) = (last.seq, last.n_pages);
+    let group = Group { last_seq, pages: pages.into_iter().collect(), n_pages, transactions };
     debug_assert!(group.is_sound(before, last.deletes), "unsound group {group:?} after {before} pages");
     Some(group)
 }

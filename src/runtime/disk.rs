@@ -3,10 +3,12 @@
 
 use std::iter;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
 
 use super::token::{Nudge, Token};
+use crate::base::meter::Sizes;
 use crate::base::{Entry, Index, NodeId, Term};
 use crate::disk::Disk;
 use crate::storage::snapshots::FinishedSnapshot;
@@ -177,6 +179,15 @@ pub struct Worker<D: Disk> {
 }
 
 impl<D: Disk> Worker<D> {
+    /// Counts in `sizes` how many entries share a write.
+    #[must_use]
+    pub fn counting(mut self, sizes: &Arc<Sizes>) -> Self {
+        self.batch.sizes = Arc::clone(sizes);
+        self
+    }
+}
+
+impl<D: Disk> Worker<D> {
     /// Works with `writer`.
     #[must_use]
     pub fn new(writer: Writer<D>) -> Self {
@@ -255,6 +266,8 @@ impl<D: Disk> Worker<D> {
 struct Batch {
     tickets: Vec<u64>,
     entries: Vec<Vec<Entry>>,
+    /// How many entries shared a write.
+    sizes: Arc<Sizes>,
     /// There was no room: nothing more goes into the log until consensus, told of it, truncates what is lost.
     /// Entries behind a hole must never be written.
     hole: Option<StorageError>,
@@ -281,7 +294,11 @@ impl Batch {
     }
 
     fn flush<D: Disk>(&mut self, writer: &mut Writer<D>, report: &impl Fn(DiskDone)) {
-        let result = if self.entries.is_empty() { Ok(()) } else { writer.append(&self.entries) };
+        let count = self.entries.iter().map(Vec::len).sum();
+        let result = if count == 0 { Ok(()) } else { writer.append(&self.entries) };
+        if count > 0 {
+            self.sizes.record(count);
+        }
         self.entries.clear();
         let tickets = std::mem::take(&mut self.tickets);
         match (&result, tickets.last()) {

@@ -49,14 +49,26 @@ impl Acceptor {
     /// The process is out of descriptors, or the like.
     pub fn accept(&self) -> io::Result<Option<Stream>> {
         loop {
+            match self.accept_any()? {
+                Some(Stream::Unix(stream)) if !is_own_process(&stream) => {
+                    log::debug!("a client of another process was turned away");
+                }
+                accepted => return Ok(accepted),
+            }
+        }
+    }
+
+    /// The next client that waits, whoever it is.
+    ///
+    /// # Errors
+    /// As [`Self::accept`].
+    pub fn accept_any(&self) -> io::Result<Option<Stream>> {
+        loop {
             let accepted = match self {
                 Self::Tcp(listener) => listener.accept().map(|(stream, _)| Stream::Tcp(stream)),
                 Self::Unix(listener) => listener.accept().map(|(stream, _)| Stream::Unix(stream)),
             };
             match accepted {
-                Ok(Stream::Unix(stream)) if !is_own_process(&stream) => {
-                    log::debug!("a client of another process was turned away");
-                }
                 Ok(stream) => return Ok(Some(stream)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(error)

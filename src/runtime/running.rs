@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -15,9 +16,10 @@ use super::connect::Connector;
 use super::habits::Habits;
 use super::handover::Leaving;
 use super::inquiry::Inquiry;
-use super::latency::{Latencies, Latency};
 use super::listen::Listener;
 use super::mailbox::mailbox;
+use super::metrics::server::Registration;
+use super::metrics::{Meters, Probe, Report};
 use super::net::Acceptor;
 use super::peers::Peers;
 use super::peers::dial::Dials;
@@ -28,6 +30,7 @@ use super::sql_pool::SqlPool;
 use super::storing::Storing;
 use super::threads;
 use super::verify;
+use crate::base::latency::Latencies;
 use crate::base::{Index, NodeId, Prng, Term};
 use crate::consensus::{self, SnapshotMeta};
 use crate::disk::DirectoryLock;
@@ -105,7 +108,9 @@ impl std::error::Error for StartError {}
 pub struct RunningNode {
     desk: Desk,
     dials: Dials,
-    latency: Arc<Latency>,
+    probe: Probe,
+    /// Figures are told as long as it is there.
+    told: Mutex<Option<Box<Registration>>>,
     inquiry: Inquiry,
     id: NodeId,
     election_timeout: Duration,
@@ -154,13 +159,15 @@ impl RunningNode {
             let targets = Targets { voters: options.target_voters, standbys: options.target_standbys };
             core.enable_role_management(targets, clock.now());
         }
-        let writer = Writer::new(directory.clone(), writer_state, writer_config(&options));
-        Self::spawn(Parts { options, lock, directory, acceptor, clock, core, writer, snapshot_time })
+        let meters = Arc::<Meters>::default();
+        let writer = Writer::new(directory.metered(&meters.log), writer_state, writer_config(&options));
+        Self::spawn(Parts { options, lock, directory, acceptor, clock, core, writer, snapshot_time, meters })
             .map_err(|error| StartError::new(format!("the node's threads could not be started: {error}")))
     }
 
     fn spawn(parts: Parts) -> std::io::Result<Self> {
-        let Parts { options, lock, directory, mut acceptor, clock, core, writer, snapshot_time } = parts;
+        let Parts { options, lock, directory, mut acceptor, clock, core, writer, snapshot_time, meters } =
+            parts;
         let inquiry = Inquiry::new(options.connector.clone());
         let dials = Dials::new(options.connector, options.id, &options.address);
         let poll = Poll::new()?;
@@ -173,9 +180,8 @@ impl RunningNode {
         let pool = SqlPool::start(options.settings.sql_workers, move |done| {
             report.deliver(Message::Sql(done));
         })?;
-        let (storing, disk_threads) = Storing::start(writer, &directory, &lock, &desk, clock)?;
+        let (storing, disk_threads) = Storing::start(writer, &directory, &lock, &desk, clock, &meters)?;
         let (starting, started) = bounded(0);
-        let latency = Arc::<Latency>::default();
         let shell = Box::new(Shell {
             registry: poll.registry().try_clone()?,
             clock,
@@ -202,7 +208,9 @@ impl RunningNode {
             habits: Habits::default(),
             lock,
             turn_began: clock.now(),
-            latency: Arc::clone(&latency),
+            meters: Arc::clone(&meters),
+            snapshot_began: clock.now(),
+            told: clock.now(),
             starting: Some(starting),
         });
         shell::start(&desk, shell, Box::new(Duty::new(poll)))?;
@@ -212,7 +220,9 @@ impl RunningNode {
         }
         let (id, election_timeout) = (options.id, options.election_timeout);
         let disk = Mutex::new(disk_threads);
-        Ok(Self { desk, dials, inquiry, id, election_timeout, latency, disk })
+        let probe = Probe { id, mailbox: desk.mailbox.clone(), meters };
+        let told = Mutex::new(options.settings.metrics.as_deref().and_then(|text| tell(text, &probe)));
+        Ok(Self { desk, dials, inquiry, id, election_timeout, probe, told, disk })
     }
 
     /// Moves the node to another failure domain, which whoever describes it is told from now on.
@@ -223,7 +233,19 @@ impl RunningNode {
     /// How long the turns of the loop took since the start.
     #[must_use]
     pub fn loop_latency(&self) -> Latencies {
-        self.latency.read()
+        self.probe.meters.turns.read()
+    }
+
+    /// How the node stands; `None` when it does not answer. Blocks for a moment.
+    #[must_use]
+    pub fn report(&self) -> Option<Report> {
+        self.probe.ask()
+    }
+
+    /// Where figures are told, if at an IP address.
+    #[must_use]
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.address()
     }
 
     /// Sets what role management aims at.
@@ -250,6 +272,7 @@ impl RunningNode {
 
     /// Stops serving, finishes the files and waits for the threads. 0, or 1 when a thread had failed.
     pub fn stop(&self) -> i32 {
+        drop(self.told.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.inquiry.cancel();
         self.desk.mailbox.post(Message::Stop);
         let (mut failed, away) = self.desk.slot.wait_closed();
@@ -265,7 +288,7 @@ impl RunningNode {
             failed |= thread.join().is_err();
         }
         self.dials.stop(DIAL_PATIENCE);
-        log::info!("the loop: {}", self.latency.read());
+        log::info!("the loop: {}", self.loop_latency());
         self.inquiry.stop(DIAL_PATIENCE);
         i32::from(failed)
     }
@@ -280,6 +303,18 @@ struct Parts {
     core: Core,
     writer: Writer<RealDisk>,
     snapshot_time: u64,
+    meters: Arc<Meters>,
+}
+
+/// Tells figures at this address. Without them a node serves all the same.
+fn tell(text: &str, probe: &Probe) -> Option<Box<Registration>> {
+    match Registration::new(text, probe.clone()) {
+        Ok(told) => Some(Box::new(told)),
+        Err(error) => {
+            log::warn!("LIBDQLITE_METRICS: no figures are told at '{text}': {error}");
+            None
+        }
+    }
 }
 
 fn core_config(options: &NodeOptions) -> CoreConfig {

@@ -8,10 +8,12 @@
 //! | `LIBDQLITE_READER_AGE_MS` | milliseconds a reader may stay on an old version whatever that keeps in memory | 60000 |
 //! | `LIBDQLITE_READER_OLD_MIB` | MiB of replaced pages per database that older readers may keep; beyond they are interrupted | 64 |
 //! | `LIBDQLITE_SQL_WORKERS` | threads that run SQL while statements are short, 1 to 64 | 2 |
+//! | `LIBDQLITE_METRICS` | `ADDR:PORT` or `@NAME` where figures are told over HTTP | none |
 //! | `LIBDQLITE_SERVER_REFRESH_MS` | milliseconds from one refresh of a server's list of servers to the next | 30000 |
 
 use std::time::Duration;
 
+use super::address::parse_bind;
 use crate::base::limits;
 use crate::node::readers::ReaderLimits;
 use crate::sqlite::threads;
@@ -29,6 +31,8 @@ pub struct Settings {
     pub readers: ReaderLimits,
     /// Threads that run SQL while statements are short.
     pub sql_workers: usize,
+    /// Where figures are told.
+    pub metrics: Option<String>,
     /// From one refresh of a managed server's list of servers to the next.
     pub server_refresh: Duration,
 }
@@ -41,6 +45,7 @@ impl Default for Settings {
             slot_idle: Some(limits::SLOT_IDLE_MAX),
             readers: ReaderLimits::default(),
             sql_workers: 2,
+            metrics: None,
             server_refresh: Duration::from_secs(30),
         }
     }
@@ -72,6 +77,10 @@ impl Settings {
         }
         if let Some(count) = number(&lookup, "LIBDQLITE_SQL_WORKERS", 1, 64)? {
             settings.sql_workers = usize::try_from(count).unwrap_or(1);
+        }
+        if let Some(value) = lookup("LIBDQLITE_METRICS").filter(|value| !value.is_empty()) {
+            parse_bind(value.as_bytes()).map_err(|error| format!("LIBDQLITE_METRICS: {error}"))?;
+            settings.metrics = Some(value);
         }
         if let Some(ms) = number(&lookup, "LIBDQLITE_SERVER_REFRESH_MS", 1, 86_400_000)? {
             settings.server_refresh = Duration::from_millis(ms);
@@ -123,6 +132,22 @@ mod tests {
         assert_eq!(
             refused.unwrap_err(),
             "LIBDQLITE_SQLITE_THREADS: auto, keep, lock or free expected, found 'x'"
+        );
+    }
+
+    #[test]
+    fn figures_are_told_where_there_is_an_address() {
+        let metrics = |value: &str| {
+            Settings::read(|name| (name == "LIBDQLITE_METRICS").then(|| value.to_owned()))
+                .map(|settings| settings.metrics)
+        };
+        assert_eq!(metrics("").unwrap(), None);
+        for value in ["127.0.0.1:9000", "@name", "[::1]:0"] {
+            assert_eq!(metrics(value).unwrap().as_deref(), Some(value));
+        }
+        assert_eq!(
+            metrics("somewhere").unwrap_err(),
+            "LIBDQLITE_METRICS: address: a numeric IPv4 or IPv6 address expected, found 'somewhere'"
         );
     }
 

@@ -17,8 +17,8 @@ use super::disk::{DiskDone, DiskWork};
 use super::habits::Habits;
 use super::inquiry::Inquiry;
 use super::intake::Arrived;
-use super::latency::Latency;
 use super::mailbox::{Inbox, Mailbox};
+use super::metrics::{Meters, Report};
 use super::net::Acceptor;
 use super::peers::Peers;
 use super::peers::dial::Dials;
@@ -35,6 +35,7 @@ use crate::roles::{Metadata, Targets};
 use crate::storage::snapshots::FinishedSnapshot;
 
 mod disk;
+mod figures;
 mod peers;
 mod roles;
 mod run;
@@ -104,6 +105,8 @@ pub enum Message {
         /// Why the peer does not have it.
         result: Result<(), crate::runtime::peers::transfer::Failure>,
     },
+    /// Somebody wants to know how the node stands.
+    Measure(Sender<Report>),
     /// From `stop`.
     Stop,
 }
@@ -166,8 +169,12 @@ pub struct Shell {
     pub lock: Arc<DirectoryLock>,
     /// When the loop was last told of events.
     pub turn_began: Time,
-    /// How long its turns took.
-    pub latency: Arc<Latency>,
+    /// What is counted: how long its turns took, and more.
+    pub meters: Arc<Meters>,
+    /// When the running snapshot began.
+    pub snapshot_began: Time,
+    /// When figures were last told to the log.
+    pub told: Time,
     /// Dropped once clients find a leader, if nothing but this node is needed for that: `start` waits for it.
     pub starting: Option<Sender<Infallible>>,
 }
@@ -301,6 +308,7 @@ impl Shell {
             }
             Message::Snapshot(Ok(snapshot)) => {
                 self.snapshots_running = self.snapshots_running.saturating_sub(1);
+                self.meters.snapshot_bytes.store(snapshot.bytes, Ordering::Relaxed);
                 let trailing = self.core.settle_trailing();
                 self.submit(DiskWork::Install { snapshot, trailing });
             }
@@ -319,6 +327,10 @@ impl Shell {
             Message::Handover(tell) => self.begin_handover(tell, now),
             Message::RoleTargets(targets) => self.core.set_role_targets(targets),
             Message::FailureDomain(code) => self.core.set_failure_domain(code),
+            Message::Measure(tell) => {
+                // Whoever asked may have lost patience.
+                let _ = tell.try_send(self.report());
+            }
             Message::Stop => {
                 self.cancelled.store(true, Ordering::Release);
                 self.stop_traffic();

@@ -9,6 +9,7 @@ use crossbeam_channel::{Sender, unbounded};
 use super::clock::Clock;
 use super::disk::{self, DiskDone, DiskWork, Worker};
 use super::lone::Lone;
+use super::metrics::Meters;
 use super::shell::{Desk, Message};
 use super::threads;
 use super::token::{self, Nudge, Token};
@@ -46,12 +47,14 @@ impl Storing {
         lock: &Arc<DirectoryLock>,
         desk: &Desk,
         clock: Clock,
+        meters: &Meters,
     ) -> io::Result<(Self, Vec<JoinHandle<()>>)> {
         let (queue, work) = unbounded();
-        let token = Arc::new(Token::new(Worker::new(writer)));
+        let token = Arc::new(Token::new(Worker::new(writer).counting(&meters.batches)));
         let (nudge, nudges) = token::nudges();
         nudge.give();
-        let (prepared, aside, locked) = (Arc::clone(&token), directory.clone(), Arc::clone(lock));
+        let (prepared, locked) = (Arc::clone(&token), Arc::clone(lock));
+        let aside = directory.metered(&meters.ahead);
         let ahead = threads::start("dqlite-ahead", move || {
             token::prepare(&prepared, &aside, &nudges, clock);
             drop(locked);

@@ -77,8 +77,13 @@ impl TestNode {
     }
 
     /// How long the turns of its loop took.
-    pub fn loop_latency(&self) -> dqlite::runtime::latency::Latencies {
+    pub fn loop_latency(&self) -> dqlite::base::latency::Latencies {
         self.node.as_ref().unwrap().loop_latency()
+    }
+
+    /// Where it tells its figures, if it does and at an IP address.
+    pub fn metrics_address(&self) -> Option<std::net::SocketAddr> {
+        self.node.as_ref()?.metrics_address()
     }
 
     /// Its directory.

@@ -16,6 +16,7 @@ use super::net::{Connection, ReadOutcome, Stream, WriteOutcome};
 use crate::base::limits::{PEER_CHANNELS_MAX, PEER_SILENCE_MAX};
 use crate::base::{NodeId, Time};
 use crate::engine::ConnId;
+use crate::node::figures::Traffic;
 use channel::{Action, Channel, Outgoing};
 
 /// What the channels want of others.
@@ -54,6 +55,7 @@ struct Peer {
     channel: Channel,
     link: Option<(ConnId, Connection)>,
     last_used: u64,
+    traffic: Traffic,
 }
 
 impl Peers {
@@ -68,10 +70,17 @@ impl Peers {
             channel: Channel::new(address.to_owned()),
             link: None,
             last_used,
+            traffic: Traffic::default(),
         });
         peer.last_used = last_used;
+        peer.traffic.messages += 1;
         peer.channel.send(address, message);
         self.touched.insert(to);
+    }
+
+    /// What was sent to each peer.
+    pub fn traffic(&self) -> impl Iterator<Item = (NodeId, Traffic)> {
+        self.peers.iter().map(|(id, peer)| (*id, peer.traffic))
     }
 
     /// Whether this is the connection to a peer.
@@ -210,7 +219,10 @@ impl Peer {
         let mut slices = Vec::new();
         self.channel.gather(&mut slices);
         match connection.write_parts(&slices) {
-            WriteOutcome::Bytes(count) => self.channel.handle_written(count),
+            WriteOutcome::Bytes(count) => {
+                self.traffic.bytes += count as u64;
+                self.channel.handle_written(count);
+            }
             // The poll says when the socket takes more.
             WriteOutcome::Blocked => return false,
             WriteOutcome::Gone => self.channel.handle_broken(now),

@@ -12,7 +12,10 @@ impl Shell {
             DiskDone::Failed { ticket, no_space, text } => {
                 self.core.handle_persist_failed(ticket, no_space, &text, now);
             }
-            DiskDone::Installed => self.core.handle_snapshot(Ok(()), now),
+            DiskDone::Installed => {
+                self.meters.snapshot_latency.record(now.since(self.snapshot_began));
+                self.core.handle_snapshot(Ok(()), now);
+            }
             DiskDone::NotInstalled { text } => self.core.handle_snapshot(Err(text), now),
             DiskDone::Restored => self.handle_restored(now),
             DiskDone::NotRestored { next, no_space, text } => {

@@ -106,7 +106,7 @@ fn serve(desk: &Desk, mut shell: Box<Shell>, mut duty: Box<Duty>) -> End {
             return End::Stopped;
         }
         let timeout = shell.doze();
-        shell.latency.record(clock.now().since(shell.turn_began));
+        shell.meters.turns.record(clock.now().since(shell.turn_began));
         slot.park(shell);
         let polled = duty.poll.poll(&mut duty.events, timeout);
         let turn_began = clock.now();
@@ -189,5 +189,6 @@ impl Shell {
         self.read_on(buffer, now);
         self.step_phase(now);
         self.settle();
+        self.tell_figures(now);
     }
 }

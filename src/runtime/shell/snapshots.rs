@@ -37,9 +37,10 @@ pub struct Traffic {
 
 impl Shell {
     pub(super) fn start_snapshot(&mut self, job: SnapshotJob, now: Time) {
+        self.snapshot_began = now;
         let cancelled = Arc::clone(&self.cancelled);
         let (time, compress) = (self.next_snapshot_time(), self.compress);
-        let (directory, desk) = (self.directory.clone(), self.desk.clone());
+        let (directory, desk) = (self.directory.metered(&self.meters.snapshots), self.desk.clone());
         let held = Arc::clone(&self.lock);
         let started = threads::start("dqlite-snapshot", move || {
             let result = snapshot::write(directory, job, compress, time, &cancelled);
@@ -83,7 +84,7 @@ impl Shell {
         let job = IntakeJob { header, data_bytes, compress: self.compress };
         let (woken, done, held) = (self.desk.clone(), self.desk.clone(), Arc::clone(&self.lock));
         let intake = Intake::start(
-            self.directory.clone(),
+            self.directory.metered(&self.meters.snapshots),
             job,
             move || woken.mailbox.post(Message::IntakeRoom),
             move |result| {

@@ -1,7 +1,8 @@
-//! How long the loop's turns took: from the moment it was told of events until it waits again.
+//! How long something took, many times: turns of the loop, syncs, commits.
 //!
-//! Counted without a lock, so that anybody may look at any time. A turn lasts on while a statement runs on the
-//! loop's own thread, and ends with another thread when that took over; what others wait for is what counts.
+//! Counted without a lock, so that anybody may look at any time. A turn of the loop lasts from the moment it was told
+//! of events until it waits again; it lasts on while a statement runs on the loop's own thread, and ends with another
+//! thread when that took over: what others wait for is what counts.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,31 +18,37 @@ const BUCKETS: usize = 38 * 4;
 pub struct Latency {
     buckets: [AtomicU64; BUCKETS],
     longest_ns: AtomicU64,
+    total_ns: AtomicU64,
 }
 
 impl Default for Latency {
     fn default() -> Self {
-        Self { buckets: [const { AtomicU64::new(0) }; BUCKETS], longest_ns: AtomicU64::new(0) }
+        Self {
+            buckets: [const { AtomicU64::new(0) }; BUCKETS],
+            longest_ns: AtomicU64::new(0),
+            total_ns: AtomicU64::new(0),
+        }
     }
 }
 
 /// What a histogram held at one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Latencies {
     counts: Vec<u64>,
     longest: Duration,
+    total: Duration,
 }
 
 impl Latency {
-    /// Counts a turn.
+    /// Counts one.
     pub fn record(&self, took: Duration) {
         let ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         if let Some(bucket) = self.buckets.get(bucket_of(ns)) {
             bucket.fetch_add(1, Ordering::Relaxed);
         }
-        // One thread at a time is the loop, so nothing gets lost between the two.
+        self.total_ns.fetch_add(ns, Ordering::Relaxed);
         if ns > self.longest_ns.load(Ordering::Relaxed) {
-            self.longest_ns.store(ns, Ordering::Relaxed);
+            self.longest_ns.fetch_max(ns, Ordering::Relaxed);
         }
     }
 
@@ -51,12 +58,13 @@ impl Latency {
         Latencies {
             counts: self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).collect(),
             longest: Duration::from_nanos(self.longest_ns.load(Ordering::Relaxed)),
+            total: Duration::from_nanos(self.total_ns.load(Ordering::Relaxed)),
         }
     }
 }
 
 impl Latencies {
-    /// How many turns there were.
+    /// How many there were.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
@@ -68,7 +76,20 @@ impl Latencies {
         self.longest
     }
 
-    /// What so many of a thousand turns stayed within, rounded up by a fifth at most.
+    /// All of them together.
+    #[must_use]
+    pub fn total(&self) -> Duration {
+        self.total
+    }
+
+    /// How many took less than 2 to the power of so many nanoseconds.
+    #[must_use]
+    pub fn below_power(&self, power: u32) -> u64 {
+        let end = bucket_of(1_u64.checked_shl(power).unwrap_or(u64::MAX));
+        self.counts.iter().take(end).sum()
+    }
+
+    /// What so many of a thousand stayed within, rounded up by a fifth at most.
     #[must_use]
     pub fn per_mille(&self, share: u64) -> Duration {
         let wanted = (self.count().saturating_mul(share)).div_ceil(1000);
@@ -89,7 +110,7 @@ impl Latencies {
         self.counts.iter().skip(bucket_of(ns) + 1).sum()
     }
 
-    /// The upper ends of the buckets in use, and how many turns ended in them.
+    /// The upper ends of the buckets in use, and how many ended in them.
     pub fn buckets(&self) -> impl Iterator<Item = (Duration, u64)> {
         let used = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
         used.map(|(at, count)| (Duration::from_nanos(end_of(at)), *count))
@@ -149,6 +170,9 @@ mod tests {
         let found = latency.read();
         assert_eq!((found.count(), found.longest()), (1001, Duration::from_millis(12)));
         assert_eq!(found.beyond(Duration::from_millis(10)), 1);
+        assert_eq!(found.total(), Duration::from_micros(500_500 + 12_000));
+        // 2^19 ns are 524 us and a bit.
+        assert_eq!((found.below_power(9), found.below_power(19), found.below_power(30)), (0, 524, 1001));
         let half = found.per_mille(500);
         assert!((Duration::from_micros(500)..Duration::from_micros(625)).contains(&half), "{half:?}");
         assert_eq!(found.per_mille(1000), Duration::from_millis(12));
