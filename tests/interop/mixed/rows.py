@@ -24,10 +24,10 @@ def row(number, title, **shape):
 class Scene:
     """What a row gets: how to make a cluster of the given kinds, how long it may be, what it found out."""
 
-    def __init__(self, program, luts, base, long, latency, slack, seed, notes):
+    def __init__(self, program, luts, base, long, latency, slack, seed, notes, seconds=None):
         self.program, self.luts, self.base, self.long = program, luts, base, long
         self.latency, self.slack, self.notes, self.random = latency, slack, notes, random.Random(seed)
-        self.clusters = []
+        self.clusters, self.seconds = [], seconds
 
     def cluster(self, luts=None, **options):
         made = Cluster(self.program, luts or self.luts, self.base, options.pop("latency", self.latency), **options)
@@ -152,7 +152,7 @@ def kills(scene):
     cluster.form()
     load, count = Load(cluster), 0
     with load:
-        end = time.monotonic() + scene.often(8, 600)
+        end = time.monotonic() + (scene.seconds or scene.often(8, 600))
         while time.monotonic() < end:
             victim = scene.random.choice(cluster.live())
             cluster.kill(victim)
