@@ -174,7 +174,7 @@ bench: deps
 	benches/cluster '$(abspath $(DIST))' sid $(CLUSTER_BENCH)
 
 failover: deps
-	LIVENESS_TRIES=1000 $(CARGO) test --locked --test cluster -- --nocapture --test-threads 1 liveness
+	LIVENESS_TRIES=1000 $(CARGO) test --locked --test cluster -- --nocapture --test-threads 1 liveness links::a_leader
 
 demo: deps
 	@$(MAKE) --no-print-directory shared

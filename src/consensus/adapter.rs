@@ -63,6 +63,8 @@ pub struct Consensus {
     pub(super) intake: Option<Intake>,
     /// Where servers that connected want their answers.
     pub(super) callers: BTreeMap<NodeId, String>,
+    /// The leader of whom was told last that its history is another one, and its term.
+    pub(super) told_conflict: Option<(NodeId, Term)>,
     /// The term in which another server took over leadership without raising it.
     pub(super) taken_over: Option<Term>,
     /// On a bootstrap start: the entry that stands in the log already, in place of raft-rs's first.
@@ -128,6 +130,7 @@ impl Consensus {
             short_peers: BTreeSet::new(),
             intake: None,
             callers: BTreeMap::new(),
+            told_conflict: None,
             taken_over: None,
             bootstrap_entry,
         };

@@ -109,6 +109,10 @@ impl Consensus {
             log::warn!("append of {from} ignored: another server leads term {}", append.term);
             return;
         }
+        if let Some((index, theirs, ours)) = self.find_conflict(&append) {
+            self.tell_conflict(from, append.term, (index, theirs, ours));
+            return;
+        }
         if let Err(text) = self.check_overlap(&append) {
             self.fail(&text);
             return;
@@ -169,6 +173,33 @@ impl Consensus {
         self.taken_over = Some(term);
         self.follow(from, term);
         true
+    }
+
+    /// The first entry that is committed here and has another term in the log of who sent this, with both terms: the
+    /// two were never of one cluster, or one of them has lost what it had.
+    fn find_conflict(&self, append: &AppendEntries) -> Option<(Index, Term, Term)> {
+        let committed = self.raw.as_ref()?.raft.raft_log.committed;
+        let names = append.entries.iter().map(|entry| (entry.index, entry.term));
+        let mut names = std::iter::once((append.prev_index, append.prev_term))
+            .chain(names)
+            .take_while(|(index, _)| index.0 <= committed);
+        names.find_map(|(index, theirs)| {
+            let ours = self.term_at(index).filter(|ours| *ours != theirs && index > Index(0))?;
+            Some((index, theirs, ours))
+        })
+    }
+
+    /// Tells the operator, once for each leader. Nothing is answered: the leader must not believe that what it has is
+    /// stored here.
+    fn tell_conflict(&mut self, from: NodeId, term: Term, (index, theirs, ours): (Index, Term, Term)) {
+        if self.told_conflict.replace((from, term)) != Some((from, term)) {
+            let (last, last_term) = (self.last_index(), self.term_at(self.last_index()).unwrap_or_default());
+            log::error!(
+                "member with conflicting history: node {from}, which leads term {term}, has an entry {index} of term \
+                 {theirs}, and here one of term {ours} is committed (last entry here: {last} of term {last_term}): \
+                 one of the two servers has to leave the cluster and come back with an empty directory"
+            );
+        }
     }
 
     /// Where a second leader writes in the term of the first, one name may stand for two entries. raft-rs would not

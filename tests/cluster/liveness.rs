@@ -77,7 +77,8 @@ fn a_write_is_served_again_soon_after_the_leader_has_died() {
     );
 }
 
-fn stored_term(cluster: &mut Cluster, number: usize) -> u64 {
+/// The term in the node's metadata.
+pub fn stored_term(cluster: &mut Cluster, number: usize) -> u64 {
     let mut disk = RealDisk::open(cluster.node(number).directory()).unwrap();
     let newest = ["metadata1", "metadata2"].into_iter().filter_map(|name| {
         let bytes = disk.read_all(name).ok()?;

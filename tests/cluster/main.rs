@@ -7,6 +7,7 @@
 mod support;
 
 mod addresses;
+mod claims;
 mod failover;
 mod leadership;
 mod links;

@@ -464,3 +464,27 @@ fn a_peer_for_which_the_log_cannot_be_read_gets_a_snapshot() {
         "{news:?}"
     );
 }
+
+#[test]
+fn a_leader_with_another_history_is_not_followed_and_nothing_is_acknowledged_to_it() {
+    let other = entry(3, 1, EntryKind::Command, bytes(99));
+    for conflict in [append(9, (2, 1), 2, &[]), append(9, (2, 2), 9, &[other]), append(9, (1, 8), 0, &[])] {
+        let mut node = follower();
+        let more: Vec<_> = (3..=6).map(|index| entry(index, 2, EntryKind::Command, bytes(index))).collect();
+        node.receive(2, append(2, (2, 2), 5, &more));
+        node.persist_all();
+        node.sent.clear();
+        let before = node.stored.clone();
+        node.receive(3, conflict.clone());
+        node.receive(3, conflict);
+        node.persist_all();
+        assert_eq!((node.take_sent(), &node.stored), (vec![], &before));
+        assert_eq!(node.consensus.leader(), Some(NodeId(2)));
+        assert_eq!(node.consensus.told_conflict, Some((NodeId(3), Term(9))));
+        // What is not committed may go: entry 6.
+        node.receive(3, append(9, (5, 2), 5, &[entry(6, 9, EntryKind::Command, bytes(66))]));
+        node.persist_all();
+        assert_eq!(node.take_sent(), [(NodeId(3), result(9, 0, 6))]);
+        assert_eq!(node.consensus.unavailable(), None);
+    }
+}
