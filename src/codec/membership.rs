@@ -4,6 +4,7 @@
 //! C leaves the bytes up to the next multiple of 8 uninitialised. They are ignored here and written as zeros;
 //! whoever passes an entry on keeps its bytes as they are, since checksums cover them.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::base::{DecodeError, NodeId, Reader, Role, Writer};
@@ -102,11 +103,12 @@ impl Configuration {
             return Err(DecodeError::Value { field, expected: "1", found: format.into() }.into());
         }
         let count = reader.count("number of servers", u64::MAX, SERVER_BYTES_MIN)?;
-        let mut configuration = Self { servers: Vec::with_capacity(count) };
+        let mut servers = Vec::with_capacity(count);
         for _ in 0..count {
-            configuration.push(decode_server(&mut reader)?)?;
+            servers.push(decode_server(&mut reader)?);
         }
-        Ok(configuration)
+        check_unique(&servers)?;
+        Ok(Self { servers })
     }
 
     /// Encodes the configuration, padded with zeros to a multiple of 8.
@@ -131,17 +133,21 @@ impl Configuration {
     pub fn voters(&self) -> impl Iterator<Item = &Server> {
         self.servers.iter().filter(|server| server.role == Role::Voter)
     }
+}
 
-    fn push(&mut self, server: Server) -> Result<(), MembershipError> {
-        if self.get(server.id).is_some() {
+/// Whether each server has an id and an address of its own. There may be hundreds of thousands of them, from whoever
+/// connects: looking each up among all others would stop the node for minutes.
+fn check_unique(servers: &[Server]) -> Result<(), MembershipError> {
+    let (mut ids, mut addresses) = (BTreeSet::new(), BTreeSet::new());
+    for server in servers {
+        if !ids.insert(server.id) {
             return Err(MembershipError::DuplicateId(server.id));
         }
-        if self.servers.iter().any(|other| other.address == server.address) {
-            return Err(MembershipError::DuplicateAddress(server.address));
+        if !addresses.insert(server.address.as_str()) {
+            return Err(MembershipError::DuplicateAddress(server.address.clone()));
         }
-        self.servers.push(server);
-        Ok(())
     }
+    Ok(())
 }
 
 fn decode_server(reader: &mut Reader<'_>) -> Result<Server, MembershipError> {
@@ -207,6 +213,18 @@ mod tests {
         bytes[32] = 3;
         let text = Configuration::decode(&bytes).unwrap_err().to_string();
         assert!(text.ends_with("expected, found 3"), "{text}");
+    }
+
+    #[test]
+    fn as_many_servers_as_fit_a_message_are_read_in_no_time() {
+        // Looked up one by one they would take minutes.
+        let server = |id| Server { id: NodeId(id), address: format!("{id:x}"), role: Role::Spare };
+        let mut large = Configuration { servers: (0..250_000).map(server).collect() };
+        let bytes = large.encode();
+        assert!(bytes.len() as u64 <= crate::base::limits::PEER_HEADER_BYTES_MAX);
+        assert_eq!(Configuration::decode(&bytes).as_ref(), Ok(&large));
+        large.servers.push(Server { id: NodeId(7), address: "new".to_owned(), role: Role::Spare });
+        assert_eq!(Configuration::decode(&large.encode()), Err(MembershipError::DuplicateId(NodeId(7))));
     }
 
     #[test]
