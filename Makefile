@@ -167,11 +167,13 @@ soak-cluster: shared
 	tests/interop/cluster '$(abspath $(DIST))' --long $(if $(ROWS),--rows $(ROWS))
 
 BENCH ?= --runs 1 --seconds 1
+DEBIAN_BENCH ?= --runs 1 --seconds 2
 CLUSTER_BENCH ?= --runs 1 --seconds 1 --tries 2 --lag 20 --size 64 --commits 20000
 bench: deps
 	@$(MAKE) --no-print-directory shared
 	benches/compare '$(abspath $(DIST))' sid $(BENCH)
 	benches/cluster '$(abspath $(DIST))' sid $(CLUSTER_BENCH)
+	benches/debian '$(abspath $(DIST))' $(DEBIAN_BENCH)
 
 failover: deps
 	LIVENESS_TRIES=1000 $(CARGO) test --locked --test cluster -- --nocapture --test-threads 1 liveness links::a_leader

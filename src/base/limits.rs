@@ -29,6 +29,9 @@ pub const SLOT_IDLE_MAX: Duration = Duration::from_secs(60);
 /// Proposals of one database in flight above which its finished transactions wait and merge into one.
 pub const PROPOSALS_IN_FLIGHT_MAX: usize = 3;
 
+/// Finished transactions of one database that wait for a short statement which follows at once, to share its sync.
+pub const BURST_TRANSACTIONS_MAX: usize = 16;
+
 /// Pages of one merged FRAMES entry; a single transaction may hold more, and is never split.
 pub const GROUP_PAGES_MAX: usize = 256;
 

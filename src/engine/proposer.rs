@@ -31,6 +31,10 @@ pub struct Proposer {
     /// How long they took from here to their commit, and how many transactions that were.
     latency: Latency,
     committed: u64,
+    /// Short statements follow one another.
+    burst: bool,
+    /// How many times each database's finished transactions waited for one more.
+    waited: BTreeMap<Slot, usize>,
 }
 
 /// A payload to propose, and what to record when the log took it.
@@ -46,9 +50,18 @@ pub struct Proposal {
 impl Proposer {
     /// The next payload to propose, if something is new. Each database may have a few in flight; what is finished
     /// meanwhile goes into its next one, and one sync carries those of all databases. Versions that need no entry
-    /// are committed on the way.
+    /// are committed on the way. In a burst of short statements they wait while another writer is about to run.
     pub fn next(&mut self, databases: &mut Databases) -> Option<Proposal> {
         while let Some(slot) = databases.unproposed() {
+            if self.burst && databases.get(slot).is_some_and(|state| state.queue.is_running()) {
+                let waited = self.waited.entry(slot).or_default();
+                if *waited < limits::BURST_TRANSACTIONS_MAX {
+                    *waited += 1;
+                    databases.note_proposed(slot);
+                    continue;
+                }
+            }
+            self.waited.remove(&slot);
             // Of a database that has enough in flight the next commit reminds.
             let flying = self.counts.get(&slot).copied().unwrap_or(0);
             if flying < limits::PROPOSALS_IN_FLIGHT_MAX
@@ -59,6 +72,19 @@ impl Proposer {
             databases.note_proposed(slot);
         }
         None
+    }
+
+    /// Short statements follow one another until [`Self::end_burst`].
+    pub fn begin_burst(&mut self) {
+        self.burst = true;
+    }
+
+    /// No statement follows at once: what waited for one waits no longer. Whether anything did.
+    pub fn end_burst(&mut self, databases: &mut Databases) -> bool {
+        self.burst = false;
+        let waited = std::mem::take(&mut self.waited);
+        waited.keys().for_each(|slot| databases.note_ran(*slot));
+        !waited.is_empty()
     }
 
     fn take(&mut self, databases: &mut Databases, slot: Slot) -> Option<Proposal> {
@@ -134,5 +160,6 @@ impl Proposer {
     pub fn clear(&mut self) {
         self.in_flight.clear();
         self.counts.clear();
+        self.waited.clear();
     }
 }

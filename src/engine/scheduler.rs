@@ -235,6 +235,12 @@ impl WriteQueue {
         }
     }
 
+    /// Whether a statement runs, or is about to, that is not part of an open transaction.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        matches!(self.holder, Holder::Running(_))
+    }
+
     /// Whether nobody new is granted.
     #[must_use]
     pub fn is_paused(&self) -> bool {

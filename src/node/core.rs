@@ -172,6 +172,21 @@ impl Core {
         self.settle(now);
     }
 
+    /// Short statements follow one another until [`Self::end_burst`]: while a writer is about to run, what others
+    /// have finished waits for it, and shares its entry and its sync.
+    pub fn begin_burst(&mut self) {
+        self.proposer.begin_burst();
+    }
+
+    /// No statement follows at once. Whether something had waited for one, and is proposed now.
+    pub fn end_burst(&mut self, now: Time) -> bool {
+        let waited = self.proposer.end_burst(&mut self.databases);
+        if waited {
+            self.settle(now);
+        }
+        waited
+    }
+
     /// What this ticket stood for is durable.
     pub fn handle_persisted(&mut self, ticket: u64, now: Time) {
         self.consensus.handle_persisted(ticket);

@@ -1,5 +1,6 @@
 //! The core with real page stores and consensus; the test plays the disk and the SQL threads.
 
+mod bursts;
 mod interrupts;
 mod peers;
 mod proofs;

@@ -1,12 +1,10 @@
 //! The disk thread: takes everything that is queued, makes it durable in the order of the queue with as few
 //! writes and syncs as that order allows, and reports.
 
-use std::iter;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use crossbeam_channel::Receiver;
-
+use super::queue::Queue;
 use super::token::{Nudge, Token};
 use crate::base::meter::Sizes;
 use crate::base::{Entry, Index, NodeId, Term};
@@ -94,20 +92,37 @@ pub enum DiskDone {
     },
 }
 
-/// Works until told to close. `report` is called after the work it reports is durable. A panic ends the writing
-/// for good: all work is refused from then on, so that nobody waits for it.
-pub fn run<D: Disk>(token: &Token<D>, work: &Receiver<DiskWork>, nudge: &Nudge, report: impl Fn(DiskDone)) {
-    while let Ok(first) = work.recv() {
+/// Works until told to close. `report` is called after the work it reports is durable, with the token; and `after`
+/// each turn without it. A panic ends the writing for good: all work is refused from
+/// then on, so that nobody waits for it.
+pub fn run<D: Disk>(
+    token: &Token<D>,
+    work: &Queue<DiskWork>,
+    nudge: &Nudge,
+    report: impl Fn(DiskDone),
+    after: impl Fn(),
+) {
+    loop {
+        let mut items = work.wait();
+        if items.is_empty() {
+            return;
+        }
         let mut held = token.lock();
         // What came while the token was waited for goes along.
-        let items: Vec<DiskWork> = iter::once(first).chain(work.try_iter()).collect();
-        match perform(&mut held, items, &report) {
-            Ok(Turn::Closed) => return,
-            Ok(Turn::Worked { prepare: true }) => nudge.give(),
-            Ok(Turn::Worked { prepare: false }) => {}
+        items.append(&mut work.take());
+        let turn = perform(&mut held, items, &report);
+        drop(held);
+        match turn {
+            Ok(Turn::Closed) => return after(),
+            Ok(Turn::Worked { prepare }) => {
+                after();
+                if prepare {
+                    nudge.give();
+                }
+            }
             Err(owed) => {
-                drop(held);
-                return refuse_all(owed, work, report);
+                refuse_all(owed, work, report);
+                return after();
             }
         }
     }
@@ -149,14 +164,21 @@ fn refused(work: &DiskWork) -> Option<DiskDone> {
     })
 }
 
-fn refuse_all(owed: Vec<DiskDone>, work: &Receiver<DiskWork>, report: impl Fn(DiskDone)) {
+fn refuse_all(mut owed: Vec<DiskDone>, work: &Queue<DiskWork>, report: impl Fn(DiskDone)) {
     // Those that were reported before the panic are not waited for any more, and not heard.
-    for done in owed.into_iter().chain(work.iter().filter_map(|work| refused(&work))) {
-        let last = matches!(done, DiskDone::Closed { .. });
-        report(done);
-        if last {
+    loop {
+        for done in owed {
+            let last = matches!(done, DiskDone::Closed { .. });
+            report(done);
+            if last {
+                return;
+            }
+        }
+        let items = work.wait();
+        if items.is_empty() {
             return;
         }
+        owed = items.iter().filter_map(refused).collect();
     }
 }
 
@@ -342,27 +364,26 @@ impl Batch {
 mod tests {
     use std::cell::{Cell, RefCell};
 
-    use crossbeam_channel::unbounded;
-
     use super::{DiskDone, DiskWork, Worker, run};
     use crate::base::{NodeId, Term};
     use crate::disk::FaultDisk;
+    use crate::runtime::queue::Queue;
     use crate::runtime::token::{Token, nudges};
     use crate::storage::writer::{Writer, WriterConfig, WriterState};
 
     #[test]
     fn after_a_panic_all_work_is_refused_and_the_thread_still_ends_when_told() {
-        let (disk, work) = unbounded();
+        let work = Queue::default();
         for ticket in 1..=3 {
             let metadata = Some((Term(ticket), NodeId(1)));
-            disk.send(DiskWork::Persist { ticket, truncate_from: None, entries: Vec::new(), metadata })
+            work.push(DiskWork::Persist { ticket, truncate_from: None, entries: Vec::new(), metadata })
                 .unwrap();
         }
-        disk.send(DiskWork::Close).unwrap();
+        work.push(DiskWork::Close).unwrap();
         let (reports, planned) = (RefCell::new(Vec::new()), Cell::new(true));
         let writer = Writer::new(FaultDisk::new(1), WriterState::default(), WriterConfig::default());
         let (token, (nudge, _nudges)) = (Token::new(Worker::new(writer)), nudges());
-        run(&token, &work, &nudge, |done| {
+        let report = |done| {
             if planned.replace(false) {
                 std::panic::resume_unwind(Box::new("planned"));
             }
@@ -371,7 +392,8 @@ mod tests {
                 DiskDone::Closed { error: Some(text) } => text,
                 other => format!("{other:?}"),
             });
-        });
+        };
+        run(&token, &work, &nudge, report, || {});
         let expected = ["1 failed", "2 failed", "3 failed", "a thread panicked over the log"];
         assert_eq!(reports.into_inner(), expected);
     }

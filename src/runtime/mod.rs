@@ -2,6 +2,7 @@
 //! a disk thread, one that prepares segments, SQL threads, and a thread per snapshot.
 
 pub mod address;
+pub mod answers;
 pub mod client;
 pub mod clock;
 pub mod connect;
@@ -18,6 +19,7 @@ pub mod mailbox;
 pub mod metrics;
 pub mod net;
 pub mod peers;
+pub mod queue;
 pub mod running;
 pub mod settings;
 pub mod shell;

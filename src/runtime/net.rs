@@ -1,12 +1,14 @@
 //! Sockets of clients: one read, one write, never SIGPIPE.
 
 use std::io::{self, IoSlice, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::listen::Listener;
 use mio::event::Source;
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendAncillaryBuffer, SendFlags, send, sendmsg, sockopt};
@@ -122,10 +124,10 @@ impl Stream {
         }
     }
 
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Tcp(stream) => stream.read(buffer),
-            Self::Unix(stream) => stream.read(buffer),
+            Self::Tcp(stream) => (&*stream).read(buffer),
+            Self::Unix(stream) => (&*stream).read(buffer),
         }
     }
 }
@@ -152,10 +154,42 @@ pub enum WriteOutcome {
     Gone,
 }
 
+/// More than this does not wait in a socket: whoever does not take its answers gets no more of them.
+const WAITING_BYTES_MAX: usize = 1024;
+
 /// A client's socket.
 #[derive(Debug)]
 pub struct Connection {
+    outlet: Arc<Outlet>,
+}
+
+/// The part of a client's socket that other threads may have too: they send what waits in it.
+///
+/// Invariant: bytes enter in the order in which they are to be sent, and nothing passes those that wait.
+#[derive(Debug)]
+pub struct Outlet {
     stream: Stream,
+    waiting: Mutex<Vec<u8>>,
+}
+
+impl Outlet {
+    /// Sends what waits; what the socket does not take goes on waiting, and if the client is gone the poll says so.
+    pub fn send_waiting(&self) {
+        self.write(&[]);
+    }
+
+    fn write(&self, bytes: &[u8]) -> WriteOutcome {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let send = |bytes: &[u8]| outcome_of(|| send(self.stream.fd(), bytes, SendFlags::NOSIGNAL));
+        while !waiting.is_empty() {
+            match send(&waiting) {
+                WriteOutcome::Bytes(count) if count >= waiting.len() => waiting.clear(),
+                WriteOutcome::Bytes(count) => drop(waiting.drain(..count)),
+                other => return other,
+            }
+        }
+        if bytes.is_empty() { WriteOutcome::Bytes(0) } else { send(bytes) }
+    }
 }
 
 impl Connection {
@@ -169,12 +203,13 @@ impl Connection {
             tcp.set_nodelay(true)?;
         }
         registry.register(stream.source(), token, Interest::READABLE | Interest::WRITABLE)?;
-        Ok(Self { stream })
+        Ok(Self { outlet: Arc::new(Outlet { stream, waiting: Mutex::default() }) })
     }
 
     /// Takes the socket out of the poll. It closes when this value is dropped.
     pub fn deregister(&mut self, registry: &Registry) {
-        if let Err(error) = registry.deregister(self.stream.source()) {
+        let fd = self.outlet.stream.fd().as_raw_fd();
+        if let Err(error) = registry.deregister(&mut SourceFd(&fd)) {
             log::debug!("a closing connection was not registered: {error}");
         }
     }
@@ -182,7 +217,7 @@ impl Connection {
     /// Reads once into `buffer`.
     pub fn read(&mut self, buffer: &mut [u8]) -> ReadOutcome {
         loop {
-            match self.stream.read(buffer) {
+            match self.outlet.stream.read(buffer) {
                 Ok(0) => return ReadOutcome::Gone,
                 Ok(count) => return ReadOutcome::Bytes(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return ReadOutcome::Nothing,
@@ -197,20 +232,35 @@ impl Connection {
 
     /// Writes once, without ever raising SIGPIPE: its disposition is the host's.
     pub fn write(&mut self, bytes: &[u8]) -> WriteOutcome {
-        outcome_of(|| send(self.stream.fd(), bytes, SendFlags::NOSIGNAL))
+        self.outlet.write(bytes)
+    }
+
+    /// Sends what waits in the socket.
+    pub fn send_waiting(&self) {
+        self.outlet.send_waiting();
+    }
+
+    /// Leaves an answer with the socket, for whoever sends what waits there. `None`: there is no room for it.
+    pub fn leave(&mut self, bytes: &[u8]) -> Option<Arc<Outlet>> {
+        let mut waiting = self.outlet.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.len().saturating_add(bytes.len()) > WAITING_BYTES_MAX {
+            return None;
+        }
+        waiting.extend_from_slice(bytes);
+        Some(Arc::clone(&self.outlet))
     }
 
     /// The same with bytes that lie in several places.
     pub fn write_parts(&mut self, parts: &[IoSlice<'_>]) -> WriteOutcome {
         outcome_of(|| {
-            sendmsg(self.stream.fd(), parts, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)
+            sendmsg(self.outlet.stream.fd(), parts, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)
         })
     }
 
     /// Has the connection fail when the other machine leaves bytes unconfirmed for longer than this.
     pub fn limit_silence(&self, silence: Duration) {
         let milliseconds = u32::try_from(silence.as_millis()).unwrap_or(u32::MAX);
-        if let Stream::Tcp(tcp) = &self.stream
+        if let Stream::Tcp(tcp) = &self.outlet.stream
             && let Err(error) = sockopt::set_tcp_user_timeout(tcp, milliseconds)
         {
             log::debug!("the system has no limit for silence: {error}");
@@ -229,5 +279,47 @@ fn outcome_of(mut write: impl FnMut() -> rustix::io::Result<usize>) -> WriteOutc
                 return WriteOutcome::Gone;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use mio::net::UnixStream;
+    use mio::{Poll, Token};
+
+    use super::{Connection, Stream, WAITING_BYTES_MAX, WriteOutcome};
+
+    #[test]
+    fn what_was_left_in_a_socket_goes_first_and_too_much_is_not_left() {
+        let poll = Poll::new().unwrap();
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let mut connection = Connection::new(Stream::Unix(near), poll.registry(), Token(1)).unwrap();
+        let outlet = connection.leave(b"one ").unwrap();
+        assert!(matches!(connection.write(b"two "), WriteOutcome::Bytes(4)));
+        outlet.send_waiting();
+        connection.leave(b"three").unwrap().send_waiting();
+        let mut found = [0; 64];
+        let count = far.read(&mut found).unwrap();
+        assert_eq!(&found[..count], b"one two three");
+
+        assert!(connection.leave(&[7; WAITING_BYTES_MAX]).is_some());
+        assert!(connection.leave(b"8").is_none(), "whoever does not read gets no more");
+        outlet.send_waiting();
+        assert!(connection.leave(b"8").is_some());
+
+        // A full socket keeps what waits in front of everything else.
+        while matches!(connection.write(&[9; 4096]), WriteOutcome::Bytes(_)) {}
+        connection.leave(b"last").unwrap().send_waiting();
+        assert!(matches!(connection.write(b"x"), WriteOutcome::Blocked));
+        drop(connection);
+        drop(outlet);
+        let mut rest = Vec::new();
+        while let Ok(count @ 1..) = far.read(&mut found) {
+            rest.extend_from_slice(&found[..count]);
+        }
+        assert_eq!(rest[WAITING_BYTES_MAX], b'8');
+        assert!(rest[WAITING_BYTES_MAX + 1..].iter().all(|byte| *byte == 9), "it never left");
     }
 }

@@ -204,6 +204,8 @@ impl RunningNode {
             cancelled: Arc::default(),
             phase: Phase::Serving,
             sleeps_until: None,
+            outbox: Vec::new(),
+            sends_later: false,
             ready: VecDeque::new(),
             habits: Habits::default(),
             lock,

@@ -12,6 +12,7 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 use mio::Registry;
 
+use super::answers;
 use super::clock::Clock;
 use super::disk::{DiskDone, DiskWork};
 use super::habits::Habits;
@@ -161,6 +162,10 @@ pub struct Shell {
     pub phase: Phase,
     /// When the loop wakes by itself.
     pub sleeps_until: Option<Time>,
+    /// Sockets in which answers wait for whoever steps the state to send them without it.
+    pub outbox: answers::Batch,
+    /// Answers are left there.
+    pub sends_later: bool,
     /// Short statements that the loop runs itself.
     pub ready: VecDeque<SqlWork>,
     /// What is known of statements.
@@ -194,7 +199,13 @@ impl Desk {
     /// Steps the loop's state with `message` on this thread, answers included, if that needs no waiting; else the
     /// loop does it.
     pub fn deliver(&self, message: Message) {
-        match self.slot.try_step(message, Shell::step_with) {
+        answers::send(self.step(message));
+    }
+
+    /// The same, but for the answers, which are left for the caller to send.
+    pub fn step(&self, message: Message) -> answers::Batch {
+        let mut batch = answers::Batch::new();
+        match self.slot.try_step(message, |shell, message| batch = shell.step_with(message)) {
             Tried::Stepped => {}
             Tried::Missed(message) => self.mailbox.post(message),
             Tried::Failed => {
@@ -202,6 +213,7 @@ impl Desk {
                 self.mailbox.wake();
             }
         }
+        batch
     }
 }
 
@@ -218,9 +230,11 @@ pub enum Phase {
 }
 
 impl Shell {
-    /// What the loop would do with a message, for another thread that has it.
-    fn step_with(&mut self, message: Message) {
+    /// What the loop would do with a message, for another thread that has it, and that sends the answers.
+    fn step_with(&mut self, message: Message) -> answers::Batch {
+        self.sends_later = true;
         self.step(message);
+        self.sends_later = false;
         self.storing.hand_over();
         let earlier = match (self.next_timeout(), self.sleeps_until) {
             (Some(next), Some(until)) => next < until,
@@ -231,6 +245,7 @@ impl Shell {
         if earlier || due || self.unread_and_wanted().next().is_some() {
             self.desk.mailbox.wake();
         }
+        std::mem::take(&mut self.outbox)
     }
 
     /// When the loop has something to do next.

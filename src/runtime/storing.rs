@@ -1,15 +1,16 @@
 //! The loop's side of the data directory: what it asked for, and who does it.
 
+use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use crossbeam_channel::{Sender, unbounded};
-
+use super::answers;
 use super::clock::Clock;
 use super::disk::{self, DiskDone, DiskWork, Worker};
 use super::lone::Lone;
 use super::metrics::Meters;
+use super::queue::{CloseOnDrop, Queue};
 use super::shell::{Desk, Message};
 use super::threads;
 use super::token::{self, Nudge, Token};
@@ -20,7 +21,7 @@ use crate::storage::writer::Writer;
 /// What the loop knows of the disk.
 pub struct Storing {
     /// The disk thread's queue.
-    queue: Sender<DiskWork>,
+    queue: CloseOnDrop<DiskWork>,
     /// The last of the tickets that were given out, and of those answered.
     last: u64,
     answered: u64,
@@ -49,7 +50,8 @@ impl Storing {
         clock: Clock,
         meters: &Meters,
     ) -> io::Result<(Self, Vec<JoinHandle<()>>)> {
-        let (queue, work) = unbounded();
+        let work = Queue::default();
+        let queue = work.close_on_drop();
         let token = Arc::new(Token::new(Worker::new(writer).counting(&meters.batches)));
         let (nudge, nudges) = token::nudges();
         nudge.give();
@@ -62,7 +64,9 @@ impl Storing {
         let (written, more, locked) = (Arc::clone(&token), nudge.clone(), Arc::clone(lock));
         let report = desk.clone();
         let disk = threads::start("dqlite-disk", move || {
-            disk::run(&written, &work, &more, |done| report.deliver(Message::Disk(done)));
+            let answered = RefCell::new(Vec::new());
+            let report = |done| answered.borrow_mut().append(&mut report.step(Message::Disk(done)));
+            disk::run(&written, &work, &more, report, || answers::send(answered.take()));
             drop(locked);
         })?;
         let lone = Lone::default();
@@ -103,7 +107,7 @@ impl Storing {
     }
 
     pub(super) fn send(&self, work: DiskWork) {
-        if self.queue.send(work).is_err() {
+        if self.queue.push(work).is_err() {
             log::error!("the disk thread is gone");
         }
     }

@@ -128,15 +128,19 @@ fn serve(desk: &Desk, mut shell: Box<Shell>, mut duty: Box<Duty>) -> End {
 /// Runs short statements, and writes a lone writer's commit. `None` when another thread took over.
 fn work_here(desk: &Desk, mut shell: Box<Shell>, mut duty: Box<Duty>) -> Option<(Box<Shell>, Box<Duty>)> {
     for _ in 0..limits::INLINE_PER_TURN_MAX {
+        shell.core.begin_burst();
         (shell, duty) = if let Some(work) = shell.ready.pop_front() {
             shell.storing.hand_over();
             inline::run(desk, shell, duty, work)?
+        } else if shell.end_burst() {
+            (shell, duty)
         } else if let Some(work) = shell.storing.take_own_work() {
             lone::run(desk, shell, duty, work)?
         } else {
             break;
         };
     }
+    shell.end_burst();
     shell.storing.hand_over();
     Some((shell, duty))
 }
@@ -174,6 +178,15 @@ impl Shell {
         self.handle_message(message, now);
         self.step_phase(now);
         self.settle();
+    }
+
+    /// No short statement follows at once: what waited for one goes on. Whether anything did.
+    fn end_burst(&mut self) -> bool {
+        let waited = self.core.end_burst(self.clock.now());
+        if waited {
+            self.settle();
+        }
+        waited
     }
 
     /// Everything but waiting: messages, time, what the core wants.

@@ -44,10 +44,25 @@ pub struct Sockets {
 impl Shell {
     pub(super) fn flush(&mut self, conn: ConnId) {
         let now = self.clock.now();
+        if self.core.output(conn).is_empty() {
+            // The socket may take again what was left there.
+            if let Some(connection) = self.sockets.connections.get(&conn) {
+                connection.send_waiting();
+            }
+            return;
+        }
         while let Some(connection) = self.sockets.connections.get_mut(&conn) {
             let output = self.core.output(conn);
             if output.is_empty() {
                 return;
+            }
+            if self.sends_later
+                && let Some(outlet) = connection.leave(output)
+            {
+                self.outbox.push(outlet);
+                let count = output.len();
+                self.core.handle_written(conn, count, now);
+                continue;
             }
             match connection.write(output) {
                 WriteOutcome::Bytes(count) => self.core.handle_written(conn, count, now),
