@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::core::Core;
 use super::effect::Effect;
 use super::proofs::Proof;
-use crate::base::Time;
+use crate::base::{Event, Time};
 use crate::codec::client::{Failure, failure};
 use crate::engine::jobs::SqlRequest;
 use crate::engine::{ConnId, Slot};
@@ -160,6 +160,7 @@ impl Core {
 
     /// The client is gone: whatever it had open is rolled back.
     pub fn handle_gone(&mut self, conn: ConnId, now: Time) {
+        self.journal.note(now, Event::Gone, [conn.0, 0]);
         self.inbound.remove(&conn);
         self.break_intake_off(conn);
         if let Some(client) = self.clients.get_mut(&conn) {

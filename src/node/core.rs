@@ -18,7 +18,7 @@ use super::requests::{Asker, Pending};
 use super::roles::Roles;
 use super::situation::{self, Situation};
 use super::snapshots::{SnapshotPolicy, SnapshotSchedule};
-use crate::base::{Entry, EntryKind, Index, NodeId, Term, Time};
+use crate::base::{Entry, EntryKind, Event, Index, Journal, NodeId, Term, Time};
 use crate::consensus::{self, Consensus, SnapshotMeta};
 use crate::engine::apply::Applier;
 use crate::engine::proposer::Proposer;
@@ -82,6 +82,7 @@ pub struct Core {
     pub(super) readers: Readers,
     pub(super) situation: Situation,
     pub(super) tally: Tally,
+    pub(super) journal: Journal,
     pub(super) proposer: Proposer,
     applier: Applier,
     pub(super) schedule: SnapshotSchedule,
@@ -129,6 +130,7 @@ impl Core {
             readers: Readers::default(),
             situation: Situation::default(),
             tally: Tally::default(),
+            journal: Journal::default(),
             proposer: Proposer::default(),
             applier: Applier::default(),
             snapshot_in_flight: None,
@@ -189,6 +191,7 @@ impl Core {
 
     /// What this ticket stood for is durable.
     pub fn handle_persisted(&mut self, ticket: u64, now: Time) {
+        self.journal.note(now, Event::Persisted, [ticket, 0]);
         self.consensus.handle_persisted(ticket);
         self.settle(now);
     }
@@ -196,6 +199,7 @@ impl Core {
     /// What this ticket stood for is not durable.
     pub fn handle_persist_failed(&mut self, ticket: u64, no_space: bool, text: &str, now: Time) {
         log::error!("the log could not be written: {text}");
+        self.journal.note(now, Event::NotPersisted, [ticket, u64::from(no_space)]);
         self.consensus.handle_persist_failed(ticket, no_space);
         self.settle(now);
     }
@@ -283,7 +287,10 @@ impl Core {
         }
         while let Some(proposal) = self.proposer.next(&mut self.databases) {
             match self.consensus.propose(EntryKind::Command, proposal.payload.clone()) {
-                Ok((index, term)) => self.proposer.handle_proposed(&proposal, index, term, now),
+                Ok((index, term)) => {
+                    self.journal.note(now, Event::Proposed, [index.0, term.0]);
+                    self.proposer.handle_proposed(&proposal, index, term, now);
+                }
                 Err(refused) => {
                     // What was taken can never be committed now: the leadership is over, and its end drops it.
                     log::warn!("a transaction was not accepted by the log: {refused:?}");
@@ -300,11 +307,13 @@ impl Core {
             progressed = true;
             match effect {
                 consensus::Effect::Persist { ticket, truncate_from, entries, metadata } => {
+                    self.journal.note(now, Event::Persist, [ticket, entries.len() as u64]);
                     self.effects.push_back(Effect::Persist { ticket, truncate_from, entries, metadata });
                 }
                 consensus::Effect::Apply { entries } => self.apply(&entries, now),
                 consensus::Effect::BecameLeader { term } => {
                     log::info!("this node leads term {term}");
+                    self.journal.note(now, Event::Leads, [term.0, 0]);
                     self.leading = true;
                     self.tally.elections_won += 1;
                     if std::mem::take(&mut self.full) && self.ready {
@@ -314,10 +323,13 @@ impl Core {
                 }
                 consensus::Effect::BecameFollower { term, leader } => {
                     log::info!("this node follows {leader:?} in term {term}");
+                    self.journal.note(now, Event::Follows, [term.0, leader.map_or(0, |id| id.0)]);
                     self.lose_leadership(now);
                 }
                 consensus::Effect::Unavailable { text } => {
                     log::error!("this node stops taking part: {text}");
+                    self.journal.note(now, Event::Unavailable, [self.consensus.term().0, 0]);
+                    self.journal.tell();
                     self.failed = Some(text);
                     self.lose_leadership(now);
                 }
@@ -353,6 +365,8 @@ impl Core {
 
     /// Applies committed entries, as many as consensus hands out at once.
     pub(super) fn apply(&mut self, entries: &[Entry], now: Time) {
+        let last = entries.last().map_or(0, |entry| entry.index.0);
+        self.journal.note(now, Event::Apply, [last, entries.len() as u64]);
         for entry in entries {
             self.apply_one(entry, now);
             if self.failed.is_some() {
@@ -404,6 +418,7 @@ impl Core {
     /// writes are refused until there is room again.
     fn run_out_of_space(&mut self, lost_from: Index, now: Time) {
         log::error!("the disk is full: log entries from {lost_from} on are lost, writes are refused");
+        self.journal.note(now, Event::Full, [lost_from.0, 0]);
         self.full = true;
         self.proposer.clear();
         let failed = self.databases.discard_speculative();

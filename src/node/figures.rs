@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::core::Core;
 use crate::base::latency::{Latencies, Latency};
-use crate::base::{Index, NodeId, Role, Term, Time};
+use crate::base::{Index, Journal, NodeId, Role, Term, Time};
 use crate::codec::client::Failure;
 use crate::pages::{Version, View};
 
@@ -197,6 +197,12 @@ impl Core {
             heard: tally.heard.clone(),
             databases: pinned.collect(),
         }
+    }
+
+    /// The last events, for whoever wonders.
+    #[must_use]
+    pub fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     /// A client that waited to write may do so now.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::core::Core;
 use super::effect::{Effect, IncomingSnapshot};
-use crate::base::{Entry, Index, NodeId, Term, Time};
+use crate::base::{Entry, Event, Index, NodeId, Term, Time};
 use crate::codec::peer::InstallSnapshot;
 use crate::consensus::Offer;
 use crate::engine::ConnId;
@@ -136,6 +136,7 @@ impl Core {
         let old = self.databases.restore(databases);
         self.restart_from(index, term);
         self.tally.snapshots.received += 1;
+        self.journal.note(now, Event::Restored, [index.0, term.0]);
         self.consensus.handle_snapshot_installed(Ok(()));
         self.settle(now);
         old

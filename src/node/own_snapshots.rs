@@ -3,7 +3,7 @@
 
 use super::core::Core;
 use super::effect::{Effect, SnapshotJob};
-use crate::base::{Index, NodeId, Time};
+use crate::base::{Event, Index, NodeId, Time};
 use crate::consensus::SnapshotMeta;
 use crate::pages::View;
 
@@ -12,6 +12,7 @@ impl Core {
     pub fn handle_snapshot(&mut self, result: Result<(), String>, now: Time) {
         let Some((meta, trailing)) = self.snapshot_in_flight.take() else { return };
         let (index, term) = (meta.index, meta.term);
+        self.journal.note(now, Event::SnapshotEnded, [index.0, u64::from(result.is_ok())]);
         match result {
             Ok(()) => {
                 let keep_from = Index(index.0.saturating_sub(trailing).saturating_add(1));

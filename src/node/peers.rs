@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::core::Core;
 use super::effect::Effect;
 use crate::base::limits::{PEER_INBOUND_PER_ID_MAX, STRANGER_INBOUND_MAX};
-use crate::base::{NodeId, Time};
+use crate::base::{Event, NodeId, Time};
 use crate::codec::peer::{Incoming, Message, PeerError, PeerReader};
 use crate::engine::ConnId;
 
@@ -54,6 +54,7 @@ impl Core {
         let inbound = Inbound { id, address: address.into(), reader, superseded: false, heard: now };
         self.inbound.insert(conn, inbound);
         self.limit_inbound(id);
+        self.journal.note(now, Event::PeerConnected, [id.0, 0]);
         self.consensus.handle_peer_connected(id);
         self.effects.push_back(Effect::PeerConnected { id });
         self.handle_peer_bytes(conn, rest, now);

@@ -25,6 +25,7 @@ use crate::engine::{ConnId, Patience};
 use crate::pages::{Changes, Database, Page, Refusal, Veto, View, WriterId};
 use crate::session::{Reply, Sql};
 
+mod contradictions;
 mod readers;
 mod stuck;
 

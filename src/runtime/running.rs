@@ -175,7 +175,8 @@ impl RunningNode {
         poll.registry().register(acceptor.source(), LISTEN, Interest::READABLE)?;
         set_progress_hook(super::inline::handle_progress);
         let lock = Arc::new(lock);
-        let desk = Desk { slot: Arc::new(Slot::default()), mailbox, crew: Arc::default() };
+        let slot = Arc::new(Slot::default());
+        let desk = Desk { slot, mailbox, crew: Arc::default(), journal: core.journal().clone() };
         let report = desk.clone();
         let pool = SqlPool::start(options.settings.sql_workers, move |done| {
             report.deliver(Message::Sql(done));

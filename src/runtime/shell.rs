@@ -26,7 +26,7 @@ use super::peers::dial::Dials;
 use super::slot::{Slot, Tried};
 use super::sql_pool::{SqlDone, SqlPool, SqlWork};
 use super::storing::Storing;
-use crate::base::{Entry, Index, NodeId, Time};
+use crate::base::{Entry, Event, Index, Journal, NodeId, Time};
 use crate::disk::DirectoryLock;
 use crate::disk::real::RealDisk;
 use crate::engine::ConnId;
@@ -193,6 +193,8 @@ pub struct Desk {
     pub mailbox: Mailbox<Message>,
     /// The threads that are the loop in turn.
     pub crew: Arc<Mutex<Vec<JoinHandle<()>>>>,
+    /// The node's last events.
+    pub journal: Journal,
 }
 
 impl Desk {
@@ -210,6 +212,7 @@ impl Desk {
             Tried::Missed(message) => self.mailbox.post(message),
             Tried::Failed => {
                 log::error!("a thread panicked over the node's state: the node serves nobody any more");
+                self.journal.tell();
                 self.mailbox.wake();
             }
         }
@@ -310,6 +313,7 @@ impl Shell {
                 self.core.handle_sql_ran(conn, progress, now);
             }
             Message::Sql(SqlDone::Broken { conn }) => {
+                self.desk.journal.note(now, Event::Broken, [conn.0, 0]);
                 self.drop_socket(conn, now);
                 self.forget_sql(conn, now);
             }

@@ -8,7 +8,6 @@ use mio::{Events, Poll, Token};
 use super::{Desk, Message, Phase, Shell};
 use crate::base::limits;
 use crate::engine::ConnId;
-use crate::runtime::slot::Slot;
 use crate::runtime::{inline, lone, threads};
 
 /// The token of the waker.
@@ -37,13 +36,14 @@ impl Duty {
 }
 
 /// Closes the slot if the thread on duty panics, so that nobody waits for it.
-struct CloseOnPanic<'a>(&'a Slot<Shell, Duty>);
+struct CloseOnPanic<'a>(&'a Desk);
 
 impl Drop for CloseOnPanic<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             log::error!("the loop panicked: the node serves nobody any more");
-            self.0.close(true);
+            self.0.journal.tell();
+            self.0.slot.close(true);
         }
     }
 }
@@ -87,7 +87,7 @@ fn work(desk: &Desk, mut duty: Option<(Box<Shell>, Box<Duty>)>) {
 /// Serves until stopped or overtaken. While it waits, the state lies in the slot.
 fn serve(desk: &Desk, mut shell: Box<Shell>, mut duty: Box<Duty>) -> End {
     let slot = &*desk.slot;
-    let _closed_on_panic = CloseOnPanic(slot);
+    let _closed_on_panic = CloseOnPanic(desk);
     let clock = shell.clock;
     if !slot.has_standby()
         && let Err(error) = recruit(desk, None)

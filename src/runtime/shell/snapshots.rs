@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{Message, Shell};
 use crate::base::limits::SNAPSHOT_PATIENCE;
-use crate::base::{Index, NodeId, Term, Time};
+use crate::base::{Event, Index, NodeId, Term, Time};
 use crate::node::effect::{IncomingSnapshot, SnapshotJob};
 use crate::pages::{Database, Version};
 use crate::runtime::disk::DiskWork;
@@ -38,6 +38,7 @@ pub struct Traffic {
 impl Shell {
     pub(super) fn start_snapshot(&mut self, job: SnapshotJob, now: Time) {
         self.snapshot_began = now;
+        self.desk.journal.note(now, Event::Snapshot, [job.index.0, job.term.0]);
         let cancelled = Arc::clone(&self.cancelled);
         let (time, compress) = (self.next_snapshot_time(), self.compress);
         let (directory, desk) = (self.directory.metered(&self.meters.snapshots), self.desk.clone());
