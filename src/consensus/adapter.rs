@@ -14,6 +14,7 @@ use super::clock::PinnedTimeout;
 use super::leadership::Leadership;
 use super::log_view::{LogView, handle};
 use super::membership::{Ownership, Promotion, RaftMembers, is_only_voter, is_voter};
+use super::planted::Planted;
 use super::reads::ReadTicket;
 use super::ready::Persistence;
 use super::shortage::Shortage;
@@ -69,6 +70,9 @@ pub struct Consensus {
     pub(super) taken_over: Option<Term>,
     /// On a bootstrap start: the entry that stands in the log already, in place of raft-rs's first.
     pub(super) bootstrap_entry: Option<(Index, Term)>,
+    /// The mistake that a test has planted.
+    #[cfg(test)]
+    pub(super) planted: Option<super::planted::Planted>,
 }
 
 impl Consensus {
@@ -133,6 +137,8 @@ impl Consensus {
             told_conflict: None,
             taken_over: None,
             bootstrap_entry,
+            #[cfg(test)]
+            planted: super::planted::PLANTED.get(),
         };
         consensus.launch(log, hard_state)?;
         // By the configuration in force alone: offline recovery may just have made this the only voter.
@@ -169,6 +175,7 @@ impl Consensus {
     /// One call into raft-rs: its assertions make this node unavailable instead of ending the process.
     /// `None` when it is, or became, unavailable.
     pub(super) fn call<R>(&mut self, what: &str, call: impl FnOnce(&mut RawNode<LogView>) -> R) -> Option<R> {
+        let anywhere = self.errs(Planted::ShortAppends);
         let raw = self.raw.as_mut()?;
         // After a panic the node is dropped unseen, whatever state it is in.
         match catch_unwind(AssertUnwindSafe(|| call(raw))) {
@@ -176,7 +183,8 @@ impl Consensus {
                 self.pin.set(raw);
                 Leadership::follow(&mut self.leadership, raw, &mut self.prng);
                 if let Some(leadership) = &self.leadership {
-                    raw.mut_store().set_append_floor(leadership.first);
+                    let first = if anywhere { Index(0) } else { leadership.first };
+                    raw.mut_store().set_append_floor(first);
                 }
                 Some(value)
             }
@@ -262,6 +270,9 @@ impl Consensus {
             }
         });
         if self.membership.handle_applied(index) {
+            if self.errs(Planted::LateConfiguration) {
+                self.membership.handle_stored(self.membership.committed().clone());
+            }
             self.step_down_if_removed();
             self.tell_members();
         }
@@ -291,7 +302,7 @@ impl Consensus {
     }
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> &str {
+pub(super) fn panic_text(panic: &(dyn Any + Send)) -> &str {
     match (panic.downcast_ref::<String>(), panic.downcast_ref::<&'static str>()) {
         (Some(text), _) => text,
         (None, Some(text)) => text,

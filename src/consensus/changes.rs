@@ -12,6 +12,7 @@ use super::adapter::{Consensus, Standing};
 use super::membership::{
     self, CatchUp, Placed, Promotion, RaftMembers, Refusal, is_voter, transfer_target, voters_changed,
 };
+use super::planted::Planted;
 use super::{Effect, Refused};
 use crate::base::{EntryKind, Index, NodeId, Payload, Role, Term, Time};
 use crate::codec::membership::Configuration;
@@ -93,7 +94,9 @@ impl Consensus {
         self.may_change()?;
         let payload = Payload::from_bytes(&next.encode());
         let (index, term) = self.append(EntryKind::Change, payload).map_err(Refusal::from)?;
-        self.membership.handle_stored(Placed { configuration: next.clone(), index });
+        if !self.errs(Planted::LateConfiguration) {
+            self.membership.handle_stored(Placed { configuration: next.clone(), index });
+        }
         self.tell_members();
         Ok((index, term))
     }

@@ -11,6 +11,7 @@ use super::adapter::Consensus;
 use super::log_view::handle;
 use super::membership::is_only_voter;
 use super::outbound::Outgoing;
+use super::planted::Planted;
 use crate::base::{Entry, EntryKind, Index, NodeId, Term, Time, limits};
 use crate::codec::membership::Configuration;
 use crate::codec::peer::{AppendEntries, AppendResult, Message, TimeoutNow};
@@ -256,12 +257,19 @@ impl Consensus {
         }
         if result.rejected >= LABELS_FROM {
             self.handle_label_answer(from, result.rejected, result.last_index);
+            if self.errs(Planted::SteppedLabel) {
+                let mut message = raft_message(MessageType::MsgAppendResponse, from, me, result.term);
+                (message.index, message.reject) = (result.rejected, true);
+                message.reject_hint = result.last_index.0;
+                self.step(message);
+            }
             return;
         }
         if raw.raft.prs().get(from.0).is_none() {
             return;
         }
-        let unverified = self.is_unverified(from, &result);
+        let unverified = self.is_unverified(from, &result) && !self.errs(Planted::NoFence);
+        let uncapped = self.errs(Planted::UncappedMatch);
         if result.rejected > 0 {
             self.take_fence_down(from);
         }
@@ -295,7 +303,8 @@ impl Consensus {
             (result.rejected > matched).then_some(message)
         } else {
             let last = Index(raw.raft.raft_log.last_index());
-            message.index = result.last_index.min(last).min(sent_to).0;
+            message.index =
+                if uncapped { result.last_index } else { result.last_index.min(last).min(sent_to) }.0;
             Some(message)
         };
         let succeeds = stepped.as_ref().is_some_and(|message| !message.reject);

@@ -13,6 +13,7 @@
 //! Terms may fall along the log (offline recovery writes term 1): nothing here assumes the contrary.
 //! A broken invariant panics; the adapter around raft-rs turns that into an unavailable node.
 
+mod bounds;
 mod storage;
 
 use std::cell::{Cell, RefCell};
@@ -102,6 +103,8 @@ pub(super) struct LogView {
     uncovered: Cell<Option<u64>>,
     /// Peers that get no snapshot for now.
     resting: BTreeSet<u64>,
+    #[cfg(test)]
+    append_bytes: Option<u64>,
 }
 
 /// Entries that raft-rs would send and that are on disk only.
@@ -326,7 +329,7 @@ impl LogView {
         let skip = usize::try_from(end - self.first()).unwrap_or(usize::MAX);
         for shape in self.shapes.iter().skip(skip) {
             bytes += shape.len();
-            if end >= high || bytes > limits::APPEND_BYTES {
+            if end >= high || bytes > self.append_bytes() {
                 break;
             }
             end += 1;
@@ -408,13 +411,6 @@ impl LogView {
         }
     }
 
-    /// As if the bound of the cache were zero.
-    #[cfg(test)]
-    pub(super) fn forget_payloads(&mut self) {
-        self.payloads.clear();
-        self.cached_bytes = 0;
-    }
-
     /// Drops whatever was staged.
     pub(super) fn clear_staged(&mut self) {
         self.staged.clear();
@@ -473,13 +469,6 @@ impl LogView {
 
     fn first_cached(&self) -> u64 {
         self.last() + 1 - self.payloads.len() as u64
-    }
-
-    fn evict(&mut self) {
-        while self.cached_bytes > self.cached_bytes_max && self.first_cached() <= self.pinned_after {
-            let Some(payload) = self.payloads.pop_front() else { return };
-            self.cached_bytes -= payload.len();
-        }
     }
 }
 

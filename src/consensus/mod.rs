@@ -45,6 +45,7 @@ mod log_view;
 mod logger;
 pub mod membership;
 mod outbound;
+mod planted;
 mod reads;
 mod ready;
 mod shortage;

@@ -10,6 +10,7 @@ use raft::{ProgressState, RawNode};
 use super::Effect;
 use super::adapter::Consensus;
 use super::log_view::Wanted;
+use super::planted::Planted;
 use crate::base::{Entry, Index, NodeId, Term, limits};
 use crate::codec::peer::{AppendEntries, AppendResult, Message, RequestVote, TimeoutNow, VoteResult};
 
@@ -94,6 +95,7 @@ impl Consensus {
     }
 
     fn translate_append(&mut self, message: RaftMessage) -> Translated {
+        let short = self.errs(Planted::ShortAppends);
         let (Some(raw), Some(leadership)) = (&self.raw, &mut self.leadership) else {
             return Translated::Nothing;
         };
@@ -111,7 +113,7 @@ impl Consensus {
         }
         let prev_index = Index(message.index);
         let end = entries.last().map_or(prev_index, |entry| entry.index);
-        if end < leadership.first {
+        if end < leadership.first && !short {
             log::error!(
                 "append to {}: an end at {} at least expected, found {end}",
                 message.to,
@@ -133,6 +135,7 @@ impl Consensus {
     /// An append without entries, after an entry of this term: the last one that the peer is known to have or,
     /// where that is an older one or no longer in the log, the last of all.
     fn translate_heartbeat(&mut self, message: &RaftMessage) -> Translated {
+        let short = self.errs(Planted::ShortAppends);
         let (Some(raw), Some(leadership)) = (&self.raw, &mut self.leadership) else {
             return Translated::Nothing;
         };
@@ -144,7 +147,10 @@ impl Consensus {
         let last = Index(raw.store().last());
         let installs = progress.state == ProgressState::Snapshot && progress.pending_snapshot == last.0;
         let term_at = |index| {
-            raw.store().term_at(index).filter(|_| index >= leadership.first).map(|term| (index, term))
+            raw.store()
+                .term_at(index)
+                .filter(|_| index >= leadership.first || short)
+                .map(|term| (index, term))
         };
         let Some((prev_index, prev_term)) = term_at(matched).or_else(|| term_at(last)) else {
             return Translated::Nothing;

@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 
 use super::adapter::Consensus;
 use super::inbound::LABELS_FROM;
+use super::planted::Planted;
 use super::{Effect, Refused};
 use crate::base::{EntryKind, Index, NodeId, Term, Time};
 use crate::codec::membership::Configuration;
@@ -68,10 +69,10 @@ impl Rounds {
     }
 
     /// The number in this label, if it is one of this leadership's.
-    pub(super) fn round_of(&self, label: u64) -> Option<u32> {
+    fn round_of(&self, label: u64, any_leadership: bool) -> Option<u32> {
         let number = label.checked_sub(LABELS_FROM)?;
         let seq = u32::try_from(number & u64::from(u32::MAX)).ok()?;
-        (number >> 32 == self.nonce && seq <= self.seq).then_some(seq)
+        ((any_leadership || number >> 32 == self.nonce) && seq <= self.seq).then_some(seq)
     }
 }
 
@@ -89,9 +90,13 @@ impl Consensus {
         if self.is_only_voter() {
             return Ok(None);
         }
+        let joins = self.errs(Planted::JoinedRound);
         let Some(leadership) = &mut self.leadership else { return Err(Refused::NotLeader) };
         self.read_tickets.0 += 1;
-        leadership.rounds.waiting = Some(self.read_tickets);
+        match &mut leadership.rounds.round {
+            Some(round) if joins => round.up_to = self.read_tickets,
+            _ => leadership.rounds.waiting = Some(self.read_tickets),
+        }
         Ok(Some(self.read_tickets))
     }
 
@@ -154,8 +159,9 @@ impl Consensus {
 
     /// A peer has answered this label in the current term.
     pub(super) fn handle_label_answer(&mut self, from: NodeId, label: u64, last_index: Index) {
+        let any = self.errs(Planted::OldLabels);
         let Some(leadership) = &mut self.leadership else { return };
-        let Some(seq) = leadership.rounds.round_of(label) else {
+        let Some(seq) = leadership.rounds.round_of(label, any) else {
             log::debug!("label {label} of {from} is none of this leadership's");
             return;
         };

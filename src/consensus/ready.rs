@@ -16,6 +16,7 @@ use super::adapter::{Consensus, Standing};
 use super::log_view::Appended;
 use super::membership::Placed;
 use super::outbound::Outgoing;
+use super::planted::Planted;
 use crate::base::{Entry, EntryKind, Index, NodeId, Term};
 use crate::codec::membership::Configuration;
 
@@ -215,7 +216,8 @@ impl Consensus {
             stores_metadata: metadata.is_some(),
             ..Outstanding::default()
         };
-        if taken.leads && metadata.is_none() && !self.persistence.stores_metadata() {
+        let at_once = taken.leads && metadata.is_none() && !self.persistence.stores_metadata();
+        if at_once || self.errs(Planted::EarlyVotes) {
             self.send(messages);
         } else {
             work.messages = messages;
@@ -291,7 +293,7 @@ impl Consensus {
         let mut changed = false;
         for (term, placed) in work.changes {
             // A later Ready may have cut it off again.
-            if self.term_at(placed.index) == Some(term) {
+            if self.term_at(placed.index) == Some(term) && !self.errs(Planted::LateConfiguration) {
                 self.membership.handle_stored(placed);
                 changed = true;
             }

@@ -18,6 +18,7 @@ use super::adapter::Consensus;
 use super::inbound::raft_message;
 use super::leadership::Rest;
 use super::membership::{Ownership, Placed, RaftMembers};
+use super::planted::Planted;
 use super::start::conf_state;
 use super::{Effect, SnapshotMeta};
 use crate::base::limits::{SNAPSHOT_RETRY, SNAPSHOT_RETRY_MAX};
@@ -157,7 +158,8 @@ impl Consensus {
     /// more than this one did. A peer that is silent for as long as a snapshot may take is not waited for.
     #[must_use]
     pub fn first_awaited(&self) -> Option<Index> {
-        let raw = self.raw.as_ref().filter(|raw| raw.raft.state == StateRole::Leader)?;
+        let keeps = !self.errs(Planted::ForgottenTail);
+        let raw = self.raw.as_ref().filter(|raw| raw.raft.state == StateRole::Leader && keeps)?;
         let awaited = raw.raft.prs().iter().filter_map(|(&id, progress)| {
             let peer = self.leadership.as_ref().and_then(|leadership| leadership.known_peer(NodeId(id)));
             let heard = peer.and_then(|peer| peer.heard);

@@ -4,6 +4,7 @@ use raft::StateRole;
 
 use super::adapter::{Consensus, Standing};
 use super::membership::{Placed, is_only_voter};
+use super::planted::Planted;
 use super::shortage::Shortage;
 use super::{Refused, SnapshotMeta};
 use crate::base::{Index, NodeId, Term};
@@ -123,6 +124,9 @@ impl Consensus {
     /// The configuration that a snapshot taken now, at the applied index, has to carry.
     #[must_use]
     pub fn committed_configuration(&self) -> &Placed {
+        if self.errs(Planted::UncommittedSnapshot) {
+            return self.membership.in_force();
+        }
         self.membership.committed()
     }
 

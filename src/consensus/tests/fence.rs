@@ -32,7 +32,7 @@ fn leader_of_old() -> Node {
 }
 
 #[test]
-fn ends_of_an_earlier_leaders_writes_are_never_counted() {
+pub(super) fn ends_of_an_earlier_leaders_writes_are_never_counted() {
     // One refused append, then 59 successes with the indexes of the old leader's tail, as they were recorded.
     let mut node = leader();
     for number in 3..70 {

@@ -76,7 +76,7 @@ fn a_read_that_comes_during_a_round_waits_for_the_next() {
 }
 
 #[test]
-fn answers_of_an_earlier_leadership_and_numbers_never_sent_prove_nothing() {
+pub(super) fn answers_of_an_earlier_leadership_and_numbers_never_sent_prove_nothing() {
     let mut node = ready_leader();
     node.read();
     node.poll();

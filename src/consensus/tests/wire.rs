@@ -73,7 +73,7 @@ fn an_append_that_ends_before_the_leaders_term_never_leaves() {
 }
 
 #[test]
-fn a_peer_that_says_it_stores_more_counts_only_for_what_it_was_sent() {
+pub(super) fn a_peer_that_says_it_stores_more_counts_only_for_what_it_was_sent() {
     let mut node = leader();
     node.receive(2, result(2, 0, 2));
     // In raft-rs's window of 256 messages there is room for no more: the rest is not sent.
