@@ -66,12 +66,14 @@ impl Consensus {
             self.repeat_round();
             self.check_snapshots_sent();
         }
+        self.widen_round();
     }
 
     /// When [`Consensus::handle_time`] is to be called next, if at all.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
-        self.needs_ticks().then_some(self.next_tick)
+        let tick = self.needs_ticks().then_some(self.next_tick);
+        tick.map(|tick| self.few_until().map_or(tick, |until| until.min(tick)))
     }
 
     /// A leader without peers, and a server without leader that cannot be elected, have nothing to do with time.

@@ -8,10 +8,14 @@
 //! that is not in this log: whoever elects one has to be among those that answered, later. No clock is involved,
 //! and answers are told apart by their numbers alone, never by their order.
 //!
+//! Where a round has just been proved, the next one asks only as many of those that answered it as a majority
+//! needs: each message costs both servers a wake-up. If they are silent for a moment all voters are asked.
+//!
 //! A round that is not over after a few heartbeats although this server still leads is proved by an entry
 //! of its own: perhaps there are servers that do not know labels.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::adapter::Consensus;
 use super::inbound::LABELS_FROM;
@@ -23,6 +27,9 @@ use crate::codec::peer::{AppendEntries, Message};
 
 /// Heartbeats after which a round asks the log instead.
 const DEAF_AFTER: u32 = 3;
+
+/// After so long all voters are asked by a round that had asked a few.
+const FEW_PATIENCE: Duration = Duration::from_millis(5);
 
 /// Reads up to this one, in the order of [`Consensus::request_read`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,6 +45,8 @@ pub(super) struct Rounds {
     round: Option<Round>,
     /// The last read that waits for the next round.
     waiting: Option<ReadTicket>,
+    /// The last round that was proved by labels, and when. Who has answered it is there, and quick.
+    proved: Option<(u32, Time)>,
 }
 
 #[derive(Debug)]
@@ -49,13 +58,15 @@ struct Round {
     proved: bool,
     began: Time,
     asked: Time,
+    /// Not all voters were asked.
+    few: bool,
     /// The entry that proves it instead of labels.
     barrier: Option<(Index, Term)>,
 }
 
 impl Rounds {
     pub(super) fn new(random: u64) -> Self {
-        Self { nonce: random >> 34, seq: 0, round: None, waiting: None }
+        Self { nonce: random >> 34, seq: 0, round: None, waiting: None, proved: None }
     }
 
     /// A number that no label had yet. `None` when there are none left in this leadership.
@@ -102,11 +113,13 @@ impl Consensus {
 
     /// Begins a round for the reads that wait, unless one is under way: that one began before they came.
     pub(super) fn begin_round(&mut self) {
-        let (Some(raw), Some(leadership)) = (&self.raw, &mut self.leadership) else { return };
-        let rounds = &mut leadership.rounds;
-        if rounds.round.is_some() || rounds.waiting.is_none() {
+        let rounds = self.leadership.as_ref().map(|leadership| &leadership.rounds);
+        if rounds.is_none_or(|rounds| rounds.round.is_some() || rounds.waiting.is_none()) {
             return;
         }
+        let few = self.few_voters();
+        let (Some(raw), Some(leadership)) = (&self.raw, &mut self.leadership) else { return };
+        let rounds = &mut leadership.rounds;
         let Some(seq) = rounds.next_seq() else { return };
         let Some(up_to) = rounds.waiting.take() else { return };
         rounds.round = Some(Round {
@@ -116,10 +129,50 @@ impl Consensus {
             proved: false,
             began: self.now,
             asked: self.now,
+            few: few.is_some(),
             barrier: None,
         });
-        self.ask_voters();
+        match few {
+            Some(few) => self.ask(few),
+            None => self.ask_voters(),
+        }
         self.check_round();
+    }
+
+    /// Those to ask for a majority where the last round was proved just now; `None` where all are to be asked.
+    fn few_voters(&self) -> Option<Vec<(NodeId, String)>> {
+        let (seq, proved) = self.leadership.as_ref()?.rounds.proved?;
+        let (in_force, committed) = (self.membership.in_force(), self.membership.committed());
+        if self.now.since(proved) >= self.config.heartbeat || in_force.index != committed.index {
+            return None;
+        }
+        let voters = || in_force.configuration.voters().filter(|voter| voter.id != self.config.id);
+        let all = in_force.configuration.voters().count();
+        let needed = (all / 2 + 1).saturating_sub(all - voters().count());
+        let near =
+            voters().filter(|voter| self.leadership.as_ref().is_some_and(|it| it.answered(voter.id) >= seq));
+        let few: Vec<_> = near.take(needed).map(|voter| (voter.id, voter.address.clone())).collect();
+        (few.len() == needed && needed < voters().count()).then_some(few)
+    }
+
+    /// When a round that has asked a few voters asks all of them.
+    pub(super) fn few_until(&self) -> Option<Time> {
+        let round = self.leadership.as_ref()?.rounds.round.as_ref()?;
+        (round.few && !round.proved).then(|| round.asked.after(FEW_PATIENCE))
+    }
+
+    /// Asks all voters where the few that were asked are silent.
+    pub(super) fn widen_round(&mut self) {
+        if self.few_until().is_none_or(|until| self.now < until) {
+            return;
+        }
+        if let Some(leadership) = &mut self.leadership {
+            leadership.rounds.proved = None;
+            if let Some(round) = &mut leadership.rounds.round {
+                round.few = false;
+            }
+        }
+        self.ask_voters();
     }
 
     /// Sends the newest label to each voter that has not answered it.
@@ -134,7 +187,12 @@ impl Consensus {
         // The configuration in force comes first: it has the address.
         let mut seen = BTreeSet::new();
         asked.retain(|(id, _)| seen.insert(*id));
-        for (to, address) in asked {
+        self.ask(asked);
+    }
+
+    fn ask(&mut self, voters: Vec<(NodeId, String)>) {
+        let Some(seq) = self.leadership.as_ref().map(|leadership| leadership.rounds.seq) else { return };
+        for (to, address) in voters {
             if let Some(message) = self.label_of(seq) {
                 self.effects.push_back(Effect::Send { to, address, message });
             }
@@ -181,6 +239,9 @@ impl Consensus {
         round.proved |= proved;
         if round.proved && applied >= round.index {
             let (up_to, index) = (round.up_to, round.index);
+            if round.barrier.is_none() {
+                leadership.rounds.proved = Some((round.seq, self.now));
+            }
             leadership.rounds.round = None;
             self.effects.push_back(Effect::ReadsReady { up_to, index });
         }

@@ -240,7 +240,8 @@ impl Core {
     }
 
     /// Whether this node leads.
-    pub(super) fn is_leading(&self) -> bool {
+    #[must_use]
+    pub fn is_leading(&self) -> bool {
         self.leading
     }
 

@@ -20,6 +20,10 @@ const QUICK: Duration = Duration::from_millis(1);
 const SLOW_MAX: u32 = 4;
 const AVOIDED: u32 = 64;
 
+/// In the place of clients: what a leader wants of a follower. No connection has these numbers.
+const LEADER: ConnId = ConnId(u64::MAX);
+const QUESTIONER: ConnId = ConnId(u64::MAX - 1);
+
 /// Whether there is but one client at work, and a disk that is quick.
 #[derive(Debug, Default)]
 pub struct Lone {
@@ -34,6 +38,16 @@ impl Lone {
     pub fn handle_request(&mut self, conn: ConnId) {
         self.streak = if self.last == Some(conn) { self.streak.saturating_add(1) } else { 0 };
         self.last = Some(conn);
+    }
+
+    /// A leader has entries stored here: it counts as a client.
+    pub fn handle_append(&mut self) {
+        self.handle_request(LEADER);
+    }
+
+    /// A leader waits for an answer that needs no disk, and may do so again: the loop must not be in a sync then.
+    pub fn handle_question(&mut self) {
+        self.handle_request(QUESTIONER);
     }
 
     /// Whether to write the commit at hand on the loop's own thread.

@@ -27,6 +27,7 @@ use super::slot::{Slot, Tried};
 use super::sql_pool::{SqlDone, SqlPool, SqlWork};
 use super::storing::Storing;
 use crate::base::{Entry, Event, Index, Journal, NodeId, Time};
+use crate::codec::peer;
 use crate::disk::DirectoryLock;
 use crate::disk::real::RealDisk;
 use crate::engine::ConnId;
@@ -426,10 +427,18 @@ impl Shell {
                 }
             }
             Effect::Persist { ticket, truncate_from, entries, metadata } => {
+                if !self.core.is_leading() {
+                    self.storing.lone.handle_append();
+                }
                 self.submit(DiskWork::Persist { ticket, truncate_from, entries, metadata });
             }
             Effect::PeerConnected { id } => self.peers.handle_heard(id, now),
-            Effect::SendPeer { to, address, message } => self.send_peer(to, &address, &message, now),
+            Effect::SendPeer { to, address, message } => {
+                if matches!(&message, peer::Message::AppendResult(result) if result.rejected > 0) {
+                    self.storing.lone.handle_question();
+                }
+                self.send_peer(to, &address, &message, now);
+            }
             Effect::Snapshot { job, .. } => self.start_snapshot(job, now),
             Effect::ReadEntries { first, last } => self.read_entries(first, last, now),
             Effect::TakeSnapshot(head) => self.take_snapshot(head, now),

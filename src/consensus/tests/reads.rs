@@ -76,6 +76,43 @@ fn a_read_that_comes_during_a_round_waits_for_the_next() {
 }
 
 #[test]
+fn after_a_proof_only_those_are_asked_that_a_majority_needs_until_they_are_silent() {
+    let mut node = ready_leader();
+    let asked = |node: &mut Node| node.labels().iter().map(|(to, _)| *to).collect::<Vec<_>>();
+    node.read();
+    node.poll();
+    let label = node.labels()[0].1;
+    node.receive(3, result(2, label, 2));
+    let up_to = node.read().unwrap();
+    node.poll();
+    assert_eq!(asked(&mut node), [3], "it has answered, 2 has not");
+    // Without a word of it soon the other one is asked as well, and its answer is enough.
+    node.take_news();
+    node.wait(Duration::from_millis(4));
+    assert_eq!(asked(&mut node), []);
+    node.wait(Duration::from_millis(1));
+    assert_eq!(asked(&mut node), [2, 3]);
+    node.receive(2, result(2, label + 1, 2));
+    assert_eq!(node.take_news(), [ready(up_to, 2)]);
+    node.read();
+    node.poll();
+    assert_eq!(asked(&mut node), [2]);
+    node.receive(2, result(2, label + 2, 2));
+    // What was known a heartbeat ago is not known now; nor what holds while a change is pending.
+    node.wait(HEARTBEAT);
+    node.sent.clear();
+    node.read();
+    node.poll();
+    assert_eq!(asked(&mut node), [2, 3]);
+    node.receive(2, result(2, label + 3, 2));
+    let roles = [(1, Role::Voter), (2, Role::Voter), (3, Role::StandBy)];
+    node.consensus.propose_change(&servers(&roles)).unwrap();
+    node.read();
+    node.poll();
+    assert_eq!(asked(&mut node), [2, 3]);
+}
+
+#[test]
 pub(super) fn answers_of_an_earlier_leadership_and_numbers_never_sent_prove_nothing() {
     let mut node = ready_leader();
     node.read();
