@@ -54,7 +54,7 @@ SOURCES  := Cargo.toml Cargo.lock build.rs $(shell find src -name '*.rs')
 # What a program linked with the static library needs besides SQLite; `rustc --print native-static-libs` tells.
 PRIVATE_LIBS := -lgcc_s -lutil -lrt -lpthread -lm -ldl -lc
 
-.PHONY: all shared static install uninstall header check fmt clippy doc test bundled-test ffi-test install-test go-test \
+.PHONY: all shared static install uninstall header check fmt clippy doc deny test bundled-test ffi-test install-test go-test \
 	crash-test interop-test soak soak-programs soak-go soak-race soak-cluster bench failover demo deps clean FORCE
 .DELETE_ON_ERROR:
 
@@ -110,7 +110,7 @@ header:
 	REWRITE=1 $(CARGO) test --locked --test header
 
 # The Rust tests come last: their summary is what one looks for first.
-PARTS := fmt clippy doc ffi-test install-test go-test crash-test interop-test bundled-test test
+PARTS := fmt clippy doc deny ffi-test install-test go-test crash-test interop-test bundled-test test
 check: deps
 	@MAKE='$(MAKE)' tools/check $(PARTS)
 
@@ -122,6 +122,11 @@ clippy:
 
 doc:
 	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' $(CARGO) doc --locked --no-deps --lib --document-private-items
+
+# Licences and sources of all dependencies, and what is known against them. Says so where there is no cargo-deny, or where its
+# list of advisories cannot be had.
+deny:
+	@tools/deny
 
 # The second run takes turns in SQLite, as in a Go program that put it into single-thread mode.
 test: shared

@@ -82,7 +82,7 @@ fn check_command(payload: &[u8], expected: &Value, place: &str) {
                 frames.pages.iter().map(|(_, page)| sha1(page)[..12].to_owned()).collect();
             assert_eq!(json!(hashes), expected["page_sha1"], "{place}");
             let pages: Vec<_> = frames.pages.iter().map(|(number, page)| (*number, (*page).into())).collect();
-            let again = encode_frames(frames.filename, frames.page_size, &pages).contiguous().into_owned();
+            let again = encode_frames(frames.filename, frames.page_size, pages).contiguous().into_owned();
             // Three bytes behind `is_commit` mean nothing, and old releases do not clear them.
             let unused = 8 + (frames.filename.len() + 8) / 8 * 8 + 13;
             let mut expected = payload.to_vec();

@@ -76,7 +76,7 @@ fn transaction(before: &[u8], after: &[u8], index: u64) -> Entry {
     let old = before.chunks(PAGE_BYTES).map(Some).chain(std::iter::repeat(None));
     let changed = numbered.zip(old).filter(|((_, new), old)| Some(*new) != *old);
     let pages: Vec<(PageNo, Arc<[u8]>)> = changed.map(|((number, page), _)| (number, page.into())).collect();
-    let payload = encode_frames(NAME.as_bytes(), 4096, &pages);
+    let payload = encode_frames(NAME.as_bytes(), 4096, pages);
     Entry { index: Index(index), term: Term(1), kind: EntryKind::Command, payload }
 }
 

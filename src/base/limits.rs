@@ -68,6 +68,10 @@ pub const STATEMENT_HABITS_MAX: usize = 4096;
 /// Statements that the loop runs one after another before it looks at sockets again.
 pub const INLINE_PER_TURN_MAX: usize = 64;
 
+/// Bytes that the loop writes to one client before it looks at the others again: a client that reads as fast as they
+/// are written would have it for itself, for as long as a dump takes.
+pub const FLUSH_PER_TURN_BYTES: usize = 256 << 10;
+
 /// Threads of the loop that are still in statements which it left behind; with more, all statements go to workers.
 pub const OVERTAKEN_MAX: usize = 64;
 

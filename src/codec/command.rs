@@ -140,7 +140,7 @@ fn page_number(found: u64, page_size: u64) -> Result<PageNo, DecodeError> {
 /// # Panics
 /// When a page does not have `page_size` bytes, or the size or count has no place in the command.
 #[must_use]
-pub fn encode_frames(filename: &[u8], page_size: u32, pages: &[(PageNo, Arc<[u8]>)]) -> Payload {
+pub fn encode_frames(filename: &[u8], page_size: u32, pages: Vec<(PageNo, Arc<[u8]>)>) -> Payload {
     let (size, count) = (u16::try_from(page_size).unwrap_or(0), u32::try_from(pages.len()).unwrap_or(0));
     assert!(
         size.is_power_of_two() && count as usize == pages.len(),
@@ -152,12 +152,12 @@ pub fn encode_frames(filename: &[u8], page_size: u32, pages: &[(PageNo, Arc<[u8]
     head.u64(0).u32(0).u8(1).bytes(&[0; 3]);
     head.u32(count).u16(size).u16(0);
     let mut parts: Vec<Arc<[u8]>> = Vec::with_capacity(1 + pages.len());
-    for (number, image) in pages {
+    for (number, image) in &pages {
         assert!(image.len() == usize::from(size), "page {number} has {} bytes, not {size}", image.len());
         head.u64(number.0.into());
     }
     parts.push(head.into_bytes().into());
-    parts.extend(pages.iter().map(|(_, image)| Arc::clone(image)));
+    parts.extend(pages.into_iter().map(|(_, image)| image));
     Payload::from_parts(parts)
 }
 

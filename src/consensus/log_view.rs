@@ -28,6 +28,9 @@ use crate::base::{Entry, EntryKind, Index, Payload, Term, limits};
 /// `Entry.context` of a configuration entry inside raft-rs.
 pub(super) const CHANGE_CONTEXT: [u8; 1] = [EntryKind::Change as u8];
 
+/// A payload of more bytes is dropped where nobody waits.
+const LARGE_PAYLOAD_BYTES: usize = 4 << 20;
+
 /// Kind and payload length of one entry in eight bytes.
 #[derive(Clone, Copy, Debug)]
 struct Shape(u64);
@@ -103,6 +106,8 @@ pub(super) struct LogView {
     uncovered: Cell<Option<u64>>,
     /// Peers that get no snapshot for now.
     resting: BTreeSet<u64>,
+    /// Payloads that are not needed here any more, and take long to give back.
+    shed: Vec<Payload>,
     #[cfg(test)]
     append_bytes: Option<u64>,
 }
@@ -181,7 +186,7 @@ impl LogView {
         self.before = before;
         self.shapes.clear();
         self.runs.clear();
-        self.payloads.clear();
+        std::mem::take(&mut self.payloads).into_iter().for_each(|payload| self.shed(payload));
         self.staged.clear();
         self.fetched.clear();
         self.cached_bytes = 0;
@@ -403,7 +408,7 @@ impl LogView {
         while self.last() >= from.0 {
             self.kept_bytes -= self.shapes.pop_back().map_or(0, Shape::len);
             if let Some(payload) = self.payloads.pop_back() {
-                self.cached_bytes -= payload.len();
+                self.shed(payload);
             }
         }
         while self.runs.back().is_some_and(|&(first, _)| first >= from.0) {
@@ -439,7 +444,7 @@ impl LogView {
             if self.payloads.len() > self.shapes.len()
                 && let Some(payload) = self.payloads.pop_front()
             {
-                self.cached_bytes -= payload.len();
+                self.shed(payload);
             }
             self.before.0 += 1;
         }

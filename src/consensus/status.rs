@@ -7,7 +7,7 @@ use super::membership::{Placed, is_only_voter};
 use super::planted::Planted;
 use super::shortage::Shortage;
 use super::{Refused, SnapshotMeta};
-use crate::base::{Index, NodeId, Term};
+use crate::base::{Index, NodeId, Payload, Term};
 use crate::codec::membership::Configuration;
 
 impl Consensus {
@@ -22,6 +22,11 @@ impl Consensus {
     #[must_use]
     pub fn holds_proposals(&self) -> bool {
         self.is_leader() && self.may_propose() == Err(Refused::NotLeader)
+    }
+
+    /// Payloads that are not needed any more, and are best dropped where nobody waits.
+    pub fn take_shed(&mut self) -> Vec<Payload> {
+        self.raw.as_mut().map_or_else(Vec::new, |raw| raw.mut_store().take_shed())
     }
 
     /// The leader, as far as known.

@@ -60,10 +60,12 @@ impl Applier {
                 pages.extend(frames.pages.iter().copied());
                 let slot = databases.open(frames.filename);
                 let Some(state) = databases.get(slot) else { return Ok(()) };
-                state.database.apply(&pages).map_err(|error| {
+                let garbage = state.database.apply(&pages).map_err(|error| {
                     let name = String::from_utf8_lossy(frames.filename);
                     failure(format!("database '{name}': {error}"))
-                })
+                })?;
+                databases.note_garbage(garbage);
+                Ok(())
             }
         }
     }

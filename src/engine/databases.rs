@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::scheduler::{ConnId, Patience, SlotEffect, WriteQueue};
 use crate::base::Time;
-use crate::pages::{Database, Version, Veto, View, WriterId};
+use crate::pages::{Database, Garbage, Version, Veto, View, WriterId};
 
 /// The place of a database in the node's list: stable until the next restore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,6 +90,8 @@ pub struct Databases {
     unproposed: Marks,
     /// Databases whose watermark moved: replies that were held for it may leave.
     moved: Marks,
+    /// What takes long to give back.
+    garbage: Vec<Garbage>,
 }
 
 impl Databases {
@@ -107,6 +109,7 @@ impl Databases {
             touched: Marks::default(),
             unproposed: Marks::default(),
             moved: Marks::default(),
+            garbage: Vec::new(),
         }
     }
 
@@ -238,9 +241,22 @@ impl Databases {
     /// Moves the watermark of the database up to version `seq`.
     pub(super) fn commit_to(&mut self, slot: Slot, seq: u64) {
         if let Some(state) = self.list.get(slot.0) {
-            state.database.commit_to(seq);
+            let garbage = state.database.commit_to(seq);
             self.moved.insert(slot);
+            self.note_garbage(garbage);
         }
+    }
+
+    /// Nobody may need this any more: what is small goes now.
+    pub fn note_garbage(&mut self, garbage: Garbage) {
+        if garbage.is_large() {
+            self.garbage.push(garbage);
+        }
+    }
+
+    /// What takes long to give back, and is best dropped elsewhere.
+    pub fn take_garbage(&mut self) -> Vec<Garbage> {
+        std::mem::take(&mut self.garbage)
     }
 
     /// The next database whose watermark moved, and the connections whose replies may leave by that, in order.
@@ -285,7 +301,10 @@ impl Databases {
         (0..self.list.len()).for_each(|at| self.touched.insert(Slot(at)));
         self.unproposed.clear();
         for state in &mut self.list {
-            state.database.discard_speculative();
+            let garbage = state.database.discard_speculative();
+            if garbage.is_large() {
+                self.garbage.push(garbage);
+            }
             state.pause_or_resume();
             failed.extend(state.held.drain(..).map(|(_, conn)| conn));
         }

@@ -95,10 +95,9 @@ impl Proposer {
                 limits::GROUP_PAGES_MAX * database.page_size() as usize,
             )?;
             if !group.pages.is_empty() {
-                let pages: Vec<_> =
-                    group.pages.iter().map(|(number, page)| (*number, page.shared())).collect();
-                let payload = encode_frames(database.name(), database.page_size(), &pages);
                 let (seq, transactions) = (group.last_seq, group.transactions);
+                let pages = group.pages.into_iter().map(|(number, page)| (number, page.into_shared()));
+                let payload = encode_frames(database.name(), database.page_size(), pages.collect());
                 return Some(Proposal { payload, slot, seq, transactions });
             }
             // Nothing that another node could notice: the version stands or falls with the one before it.

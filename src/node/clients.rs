@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::core::Core;
+use super::dump::Dump;
 use super::effect::Effect;
 use super::proofs::Proof;
 use crate::base::{Event, Time};
@@ -31,6 +32,8 @@ pub(super) struct Client {
     pub(super) waits_since: Option<Time>,
     /// What the answer in hand needs to be linearizable.
     pub(super) proof: Proof,
+    /// What is still to come of the dump that it asked for.
+    pub(super) dump: Option<Box<Dump>>,
     /// It reads an old version that takes too much memory, and is told to end.
     pub(super) stopping: bool,
     /// Leadership went while a statement ran: its result is void.
@@ -110,6 +113,7 @@ impl Client {
             rolled_back: RolledBack::No,
             waits_since: None,
             proof: Proof::None,
+            dump: None,
             stopping: false,
             void: false,
             gone: false,
@@ -174,6 +178,10 @@ impl Core {
         self.forget_changes(conn);
         let Some(client) = self.clients.get_mut(&conn) else { return };
         client.gone = true;
+        if let Some(dump) = client.dump.take() {
+            self.end_dump(*dump);
+        }
+        let Some(client) = self.clients.get_mut(&conn) else { return };
         match client.sql {
             Place::None => {
                 self.clients.remove(&conn);
@@ -315,6 +323,7 @@ impl Core {
             SessionEvent::Sql(sql) => self.wait_for_leadership(conn, Wait::Request(sql), now),
             SessionEvent::Open { name } => self.check_open(conn, name, now),
             SessionEvent::Interrupt => self.interrupt(conn, now),
+            SessionEvent::MoreRows if self.resume_dump(conn, now) => {}
             SessionEvent::MoreRows => self.resume(conn),
             SessionEvent::RowsAbandoned => self.start_internal(conn, SqlRequest::Abandon),
             SessionEvent::PeerUpgrade { id, address, rest } => {

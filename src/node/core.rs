@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::clients::Client;
-use super::effect::Effect;
+use super::effect::{Effect, Waste};
 use super::figures::Tally;
 use super::install::Intake;
 use super::peers::Inbound;
@@ -258,6 +258,10 @@ impl Core {
             }
         }
         self.tell_situation(now);
+        let waste = Waste { garbage: self.databases.take_garbage(), payloads: self.consensus.take_shed() };
+        if !waste.garbage.is_empty() || !waste.payloads.is_empty() {
+            self.effects.push_back(Effect::Drop(waste));
+        }
     }
 
     /// Tells the operator who leads, or why nobody does.

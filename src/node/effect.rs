@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::base::{Entry, Index, NodeId, Term};
+use crate::base::{Entry, Index, NodeId, Payload, Term};
 use crate::codec::membership::{Configuration, Server};
 use crate::codec::peer::Message;
 use crate::engine::ConnId;
 use crate::engine::jobs::SqlRequest;
-use crate::pages::{Database, Version};
+use crate::pages::{Database, Garbage, Version};
 
 /// A snapshot to write: versions that are pinned at one applied entry.
 #[derive(Clone, Debug)]
@@ -51,6 +51,15 @@ pub struct IncomingSnapshot {
     pub configuration: Vec<u8>,
     /// How many bytes follow.
     pub data_bytes: u64,
+}
+
+/// What nobody may need any more, and takes long to give back.
+#[derive(Debug, Default)]
+pub struct Waste {
+    /// What databases left behind.
+    pub garbage: Vec<Garbage>,
+    /// Payloads of entries.
+    pub payloads: Vec<Payload>,
 }
 
 /// One thing to do. Later events answer those that take time.
@@ -165,6 +174,8 @@ pub enum Effect {
         /// The servers.
         servers: Vec<Server>,
     },
+    /// Give this back where nobody waits for it.
+    Drop(Waste),
     /// For whoever called `handle_handover`.
     Handover(HandoverStep),
 }

@@ -3,6 +3,7 @@
 
 mod clients;
 pub mod core;
+mod dump;
 pub mod effect;
 pub mod figures;
 mod install;

@@ -2,12 +2,11 @@
 
 use super::clients::Wait;
 use super::core::Core;
-use crate::base::{Index, NodeId, PageNo, Role, Term, Time};
+use crate::base::{Index, NodeId, Role, Term, Time};
 use crate::codec::client::{Failure, failure};
 use crate::consensus::membership::Refusal;
 use crate::consensus::{self, Change, Started};
 use crate::engine::ConnId;
-use crate::pages::{Version, View};
 use crate::session::{Reply, ServerInfo, SessionEvent};
 
 /// Who wants to hear of a change of the cluster.
@@ -192,40 +191,4 @@ impl Core {
         self.changes.retain(|(_, pending)| !matches(*pending));
         taken
     }
-
-    /// The whole database as it is committed now, and an empty WAL: what a checkpoint would leave.
-    fn dump(&mut self, conn: ConnId, name: &[u8], now: Time) {
-        let Some(state) = self.databases.find(name).and_then(|slot| self.databases.get(slot)) else {
-            return self.fail(conn, &failure::DATABASE_MISSING, now);
-        };
-        let version = state.database.pin(View::Committed);
-        match dump_parts(name, &version) {
-            Some(parts) => self.reply(conn, Reply::Parts(parts), now),
-            None => self.fail(conn, &failure::TOO_BIG, now),
-        }
-    }
-}
-
-/// A files message: its own bytes, and the pages as they lie in the store.
-fn dump_parts(name: &[u8], version: &Version) -> Option<Vec<std::sync::Arc<[u8]>>> {
-    use crate::base::Writer;
-    let page_bytes = version.page_size() as usize;
-    let pages = version.n_pages();
-    let image = u64::from(pages) * u64::from(version.page_size());
-    let wal_name = [name, b"-wal"].concat();
-    let (mut body, mut tail) = (Writer::new(), Writer::new());
-    body.u64(2).text(name).u64(image);
-    tail.text(&wal_name).u64(0);
-    let words = (body.len() as u64 + image + tail.len() as u64) / 8;
-    let mut head = Writer::new();
-    head.u32(u32::try_from(words).ok()?).u8(9).u8(0).u16(0).bytes(body.as_slice());
-    let zeros: std::sync::Arc<[u8]> = vec![0; page_bytes].into();
-    let mut parts = Vec::with_capacity(pages as usize + 2);
-    parts.push(head.into_bytes().into());
-    for number in 1..=pages {
-        // The page that SQLite never writes is absent from the store.
-        parts.push(version.page(PageNo(number)).map_or_else(|| zeros.clone(), |page| page.shared()));
-    }
-    parts.push(tail.into_bytes().into());
-    Some(parts)
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::{Core, CoreConfig, Restored};
-use super::effect::{Effect, HandoverStep};
+use super::effect::{Effect, HandoverStep, Waste};
 use super::snapshots::SnapshotPolicy;
 use crate::base::{Entry, EntryKind, Index, NodeId, PageNo, Payload, Role, Term, Time};
 use crate::codec::client::{
@@ -26,6 +26,7 @@ use crate::pages::{Changes, Database, Page, Refusal, Veto, View, WriterId};
 use crate::session::{Reply, Sql};
 
 mod contradictions;
+mod large;
 mod readers;
 mod stuck;
 
@@ -53,6 +54,8 @@ struct World {
     /// Servers to be described: which round, and who.
     to_describe: Vec<(u64, Vec<NodeId>)>,
     handover: Vec<HandoverStep>,
+    /// What is to be dropped elsewhere.
+    waste: Vec<Waste>,
 }
 
 fn config(snapshots: SnapshotPolicy, wait: Duration) -> CoreConfig {
@@ -123,6 +126,7 @@ impl World {
             stored: Vec::new(),
             to_describe: Vec::new(),
             handover: Vec::new(),
+            waste: Vec::new(),
         };
         world.collect();
         world
@@ -153,6 +157,7 @@ impl World {
                     self.to_describe.push((round, servers.iter().map(|server| server.id).collect()));
                 }
                 Effect::Handover(step) => self.handover.push(step),
+                Effect::Drop(waste) => self.waste.push(waste),
                 Effect::Close { conn } => {
                     self.closed.push(conn);
                     self.core.handle_gone(conn, self.now);
@@ -274,6 +279,11 @@ impl World {
         self.now = self.now.after(time);
         self.core.handle_time(self.now);
         self.collect();
+    }
+
+    /// Drops what is to be dropped elsewhere; how many pages that may take.
+    fn dropped(&mut self) -> usize {
+        self.waste.drain(..).flat_map(|waste| waste.garbage).map(|garbage| garbage.pages()).sum()
     }
 
     fn commands(&self) -> usize {

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::group::{self, Group, Record};
-use super::{ApplyError, Page, Refusal, Version, Veto, View, WriterId};
+use super::{ApplyError, Garbage, Page, Refusal, Version, Veto, View, WriterId};
 use crate::base::PageNo;
 use crate::base::limits::TRANSACTION_BYTES_MAX;
 
@@ -26,6 +26,8 @@ pub(super) struct Finished {
     pub(super) pages: Vec<(PageNo, Page)>,
     pub(super) n_pages: u32,
     pub(super) deletes: bool,
+    /// As [`Record::prepared`].
+    pub(super) prepared: Option<Vec<(PageNo, Page)>>,
 }
 
 pub(super) struct Chain {
@@ -169,27 +171,34 @@ impl Chain {
         };
         let version = Arc::make_mut(&mut next);
         (version.seq, version.counter) = (seq, counter);
-        let Finished { pages, n_pages, deletes } = finished;
+        let Finished { pages, n_pages, deletes, prepared } = finished;
         let untouched = pages.first().is_none_or(|(no, _)| *no != PageNo(1));
         debug_assert!(untouched || version.is_sound(), "page 1 does not fit version {version:?}");
         self.pages_held += pages.len();
-        self.records.push_back(Record { seq, counter, pages, before, n_pages, deletes });
+        self.records.push_back(Record { seq, counter, pages, before, n_pages, deletes, prepared });
         self.versions.push_back(Arc::clone(&next));
         next
     }
 
     pub(super) fn take_group(&mut self, max_pages: usize, max_bytes: usize) -> Option<Group> {
         let taken = self.taken;
-        let new = self.records.iter().filter(|record| record.seq > taken);
-        let group = group::merge(new, self.committed.page_size, max_pages, max_bytes)?;
+        let page_size = self.committed.page_size;
+        let pages_max = group::pages_max(page_size, max_pages, max_bytes);
+        let at = self.records.partition_point(|record| record.seq <= taken);
+        let first = self.records.get_mut(at)?;
+        let group = match first.pages.len() > pages_max {
+            true => group::alone(first),
+            false => group::merge(self.records.iter().skip(at), page_size, pages_max)?,
+        };
         self.taken = group.last_seq;
         Some(group)
     }
 
     /// Moves the watermark, and returns what nobody may need any more, to be dropped without the mutex.
-    pub(super) fn commit_to(&mut self, seq: u64) -> Vec<Arc<Version>> {
+    pub(super) fn commit_to(&mut self, seq: u64) -> Garbage {
+        let mut garbage = Garbage::default();
         if seq <= self.committed.seq {
-            return Vec::new();
+            return garbage;
         }
         assert!(
             self.records.binary_search_by_key(&seq, |record| record.seq).is_ok(),
@@ -198,8 +207,8 @@ impl Chain {
             self.head().seq
         );
         let passed = self.versions.partition_point(|version| version.seq <= seq);
-        let mut old: Vec<_> = self.versions.drain(..passed).collect();
-        let mut next = old.pop().unwrap_or_else(|| Arc::clone(&self.committed));
+        garbage.note_versions(self.versions.drain(..passed));
+        let mut next = garbage.versions.pop().unwrap_or_else(|| Arc::clone(&self.committed));
         let done = self.records.partition_point(|record| record.seq <= seq);
         for record in self.records.drain(..done) {
             self.pages_held -= record.pages.len();
@@ -208,24 +217,27 @@ impl Chain {
                 version.advance(&record.pages, record.n_pages);
                 (version.seq, version.counter) = (record.seq, record.counter);
             }
+            garbage.note_record(record);
         }
         self.taken = self.taken.max(seq);
-        old.push(std::mem::replace(&mut self.committed, next));
-        old
+        garbage.versions.push(std::mem::replace(&mut self.committed, next));
+        garbage
     }
 
-    pub(super) fn discard(&mut self) -> Vec<Arc<Version>> {
+    pub(super) fn discard(&mut self) -> Garbage {
         let range = (self.committed.seq + 1, self.next_seq - 1);
         if range.0 <= range.1 && self.discarded.back() != Some(&range) {
             self.note_discarded(range.0, range.1);
         }
-        self.records.clear();
+        let mut garbage = Garbage::default();
+        self.records.drain(..).for_each(|record| garbage.note_record(record));
         self.pages_held = 0;
         let counter = self.fresh_counter();
         Arc::make_mut(&mut self.committed).counter = counter;
         self.taken = self.committed.seq;
         self.break_slot();
-        self.versions.drain(..).collect()
+        garbage.note_versions(self.versions.drain(..));
+        garbage
     }
 
     /// Makes the next committed version of this one's pages and the changes, which the caller has checked, or
@@ -234,24 +246,29 @@ impl Chain {
         &mut self,
         changes: &Finished,
         built: Option<Version>,
-    ) -> Result<Option<Arc<Version>>, ApplyError> {
+    ) -> Result<Garbage, ApplyError> {
         if !self.records.is_empty() {
             return Err(ApplyError::Speculation { transactions: self.records.len() });
         }
         let (seq, counter) = (self.next_seq, self.fresh_counter());
-        let old = built.map(|version| std::mem::replace(&mut self.committed, Arc::new(version)));
+        let mut garbage = Garbage::default();
+        if let Some(version) = built {
+            garbage.pages =
+                changes.pages.len() + self.committed.n_pages.saturating_sub(version.n_pages) as usize;
+            garbage.versions.push(std::mem::replace(&mut self.committed, Arc::new(version)));
+        }
         let version = Arc::make_mut(&mut self.committed);
-        if old.is_none() {
+        if garbage.versions.is_empty() {
             version.advance(&changes.pages, changes.n_pages);
         }
         (version.seq, version.counter) = (seq, counter);
         self.arrive();
-        Ok(old)
+        Ok(garbage)
     }
 
     /// Takes another database's state for the next committed version.
     pub(super) fn restore(&mut self, from: &Version) -> Vec<Arc<Version>> {
-        let mut old = self.discard();
+        let mut old = self.discard().versions;
         let mut version = from.clone();
         (version.seq, version.counter) = (self.next_seq, self.fresh_counter());
         old.push(std::mem::replace(&mut self.committed, Arc::new(version)));

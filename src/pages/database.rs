@@ -7,11 +7,11 @@ use super::chain::{Chain, Finished, advanced};
 use super::pins::{Pinned, Pins};
 use super::tree::Tree;
 use super::{
-    ApplyError, Changes, Group, PAGE_NO_MAX, Page, Refusal, Version, Veto, View, WriterId, page1,
+    ApplyError, Changes, Garbage, Group, PAGE_NO_MAX, Page, Refusal, Version, Veto, View, WriterId, page1,
     pending_page,
 };
 use crate::base::PageNo;
-use crate::base::limits::{SPECULATIVE_BYTES_MAX, SPECULATIVE_TRANSACTIONS_MAX};
+use crate::base::limits::{GROUP_PAGES_MAX, SPECULATIVE_BYTES_MAX, SPECULATIVE_TRANSACTIONS_MAX};
 
 /// Up to this many pages a transaction is worked in while the mutex is held, which lets it reuse the nodes of a
 /// version that nobody pinned; larger ones are prepared before, so that nobody waits for them.
@@ -163,6 +163,7 @@ impl Database {
             pages: vec![(PageNo(1), page1::marker(pinned.first()))],
             n_pages: 1,
             deletes: true,
+            prepared: None,
         })
     }
 
@@ -172,7 +173,10 @@ impl Database {
         pinned: Arc<Version>,
         finish: impl FnOnce(&Version) -> Finished,
     ) -> Arc<Version> {
-        let finished = finish(&pinned);
+        let mut finished = finish(&pinned);
+        if finished.pages.len() > GROUP_PAGES_MAX {
+            finished.prepared = Some(finished.pages.clone());
+        }
         let large = finished.pages.len() > IN_PLACE_PAGES_MAX;
         let built = large.then(|| advanced(&pinned, &finished));
         // Keeps what the transaction replaced from being freed under the mutex.
@@ -228,24 +232,26 @@ impl Database {
     }
 
     /// Moves the watermark up to a version, since the entry that holds it is committed. A version at or below
-    /// the watermark changes nothing.
+    /// the watermark changes nothing. Returns what nobody may need any more.
     ///
     /// # Panics
     /// If the version is neither: an entry that was discarded must be applied from its bytes.
-    pub fn commit_to(&self, seq: u64) {
-        let _old = self.chain().commit_to(seq);
+    pub fn commit_to(&self, seq: u64) -> Garbage {
+        self.chain().commit_to(seq)
     }
 
-    /// Drops every version beyond the committed one, and breaks the slot of a running writer.
-    pub fn discard_speculative(&self) {
-        let _old = self.chain().discard();
+    /// Drops every version beyond the committed one, and breaks the slot of a running writer. Returns what nobody
+    /// may need any more.
+    pub fn discard_speculative(&self) -> Garbage {
+        self.chain().discard()
     }
 
-    /// Takes one whole transaction from the log. Nothing changes on an error.
+    /// Takes one whole transaction from the log, and returns what nobody may need any more. Nothing changes on an
+    /// error.
     ///
     /// # Errors
     /// When the pages cannot be a transaction of this database, or finished local transactions are in the way.
-    pub fn apply(&self, pages: &[(PageNo, &[u8])]) -> Result<(), ApplyError> {
+    pub fn apply(&self, pages: &[(PageNo, &[u8])]) -> Result<Garbage, ApplyError> {
         for (no, image) in pages {
             check_size(self.page_size, image)?;
             if no.0 == 0 || no.0 > PAGE_NO_MAX || *no == pending_page(self.page_size) {
@@ -264,13 +270,12 @@ impl Database {
             Some(count) => count,
         };
         let own = pages.iter().map(|(no, image)| (*no, Page::from_slice(image))).collect();
-        let changes = Finished { pages: own, n_pages, deletes: false };
+        let changes = Finished { pages: own, n_pages, deletes: false, prepared: None };
         let large = changes.pages.len() > IN_PLACE_PAGES_MAX;
         let built = large.then(|| advanced(&base, &changes));
         // The store keeps the only reference, so that a small change can reuse its nodes.
         drop(base);
-        let _old = self.chain().apply(&changes, built)?;
-        Ok(())
+        self.chain().apply(&changes, built)
     }
 
     /// Takes the committed state of `fresh` for its own next committed version, so that open connections see it
@@ -337,5 +342,5 @@ fn finish(pinned: &Version, changes: Changes) -> Finished {
         None => None,
     };
     let pages = stored.map(|page| (PageNo(1), page)).into_iter().chain(pages).collect();
-    Finished { pages, n_pages, deletes: false }
+    Finished { pages, n_pages, deletes: false, prepared: None }
 }

@@ -16,6 +16,8 @@ pub(super) struct Record {
     pub(super) before: u32,
     pub(super) n_pages: u32,
     pub(super) deletes: bool,
+    /// The pages once more, for the log entry, if they are more than fit one with others.
+    pub(super) prepared: Option<Vec<(PageNo, Page)>>,
 }
 
 /// The pages of one log entry: one transaction, or several that commit or fail as one.
@@ -31,14 +33,25 @@ pub struct Group {
     pub transactions: u32,
 }
 
+/// The group of a record that is too large to share one.
+pub(super) fn alone(record: &mut Record) -> Group {
+    let pages = record.prepared.take().unwrap_or_else(|| record.pages.clone());
+    let group = Group { last_seq: record.seq, pages, n_pages: record.n_pages, transactions: 1 };
+    debug_assert!(group.is_sound(record.before, record.deletes), "unsound group {group:?}");
+    group
+}
+
+/// How many pages fit a group.
+pub(super) fn pages_max(page_size: u32, max_pages: usize, max_bytes: usize) -> usize {
+    max_pages.min(max_bytes / page_size.max(1) as usize)
+}
+
 /// Merges as many records as the limits allow, at least one; none when there is none.
 pub(super) fn merge<'a>(
     records: impl Iterator<Item = &'a Record>,
     page_size: u32,
     max_pages: usize,
-    max_bytes: usize,
 ) -> Option<Group> {
-    let max_pages = max_pages.min(max_bytes / page_size.max(1) as usize);
     let mut records = records.peekable();
     let first = records.next()?;
     let (before, mut floor, mut last) = (first.before, first.before.min(first.n_pages), first);

@@ -17,6 +17,7 @@
 
 mod chain;
 mod database;
+mod garbage;
 mod group;
 mod page;
 pub mod page1;
@@ -28,6 +29,7 @@ mod version;
 mod tests;
 
 pub use database::Database;
+pub use garbage::Garbage;
 pub use group::Group;
 pub use page::Page;
 pub use pins::{Pin, Pinned};

@@ -34,6 +34,12 @@ impl Page {
         Arc::clone(&self.0)
     }
 
+    /// The image, which stays with whoever asks, not copied.
+    #[must_use]
+    pub fn into_shared(mut self) -> Arc<[u8]> {
+        std::mem::take(&mut self.0)
+    }
+
     /// Whether both are the very same buffer.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {

@@ -292,7 +292,7 @@ fn an_entry_that_cannot_be_is_refused_and_changes_nothing() {
     write(&db, A, 1, 1, &[]);
     let some = page(1);
     let some = some.as_slice();
-    assert_eq!(db.apply(&[(PageNo(2), some)]), Err(ApplyError::Speculation { transactions: 1 }));
+    assert_eq!(db.apply(&[(PageNo(2), some)]).map(drop), Err(ApplyError::Speculation { transactions: 1 }));
     db.discard_speculative();
     let before = db.pin(View::Committed);
     let zeros = page(0);
@@ -307,7 +307,7 @@ fn an_entry_that_cannot_be_is_refused_and_changes_nothing() {
         (&[(PageNo(1), &[0xff; 512])], ApplyError::PageCount { found: u32::MAX, pages: 1 }),
     ];
     for (pages, error) in cases {
-        assert_eq!(db.apply(pages), Err(error.clone()));
+        assert_eq!(db.apply(pages).map(drop), Err(error.clone()));
         assert!(!error.to_string().is_empty());
     }
     assert_eq!(db.pin(View::Committed).seq(), before.seq());

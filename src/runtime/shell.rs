@@ -26,6 +26,7 @@ use super::peers::dial::Dials;
 use super::slot::{Slot, Tried};
 use super::sql_pool::{SqlDone, SqlPool, SqlWork};
 use super::storing::Storing;
+use super::threads;
 use crate::base::{Entry, Event, Index, Journal, NodeId, Time};
 use crate::codec::peer;
 use crate::disk::DirectoryLock;
@@ -245,8 +246,8 @@ impl Shell {
             (next, None) => next.is_some(),
             (None, Some(_)) => false,
         };
-        let due = !self.ready.is_empty() || matches!(self.phase, Phase::Done);
-        if earlier || due || self.unread_and_wanted().next().is_some() {
+        let due = self.has_more_to_do() || matches!(self.phase, Phase::Done);
+        if earlier || due {
             self.desk.mailbox.wake();
         }
         std::mem::take(&mut self.outbox)
@@ -263,13 +264,19 @@ impl Shell {
     /// Has messages wake the loop from here on; how long it may sleep.
     fn doze(&mut self) -> Option<Duration> {
         self.sleeps_until = self.next_timeout();
-        // The poll does not tell again of bytes that were left in a socket.
-        let due = !self.ready.is_empty() || self.unread_and_wanted().next().is_some();
-        if due || !self.inbox.doze() {
+        if self.has_more_to_do() || !self.inbox.doze() {
             return Some(Duration::ZERO);
         }
         // The poll counts whole milliseconds and rounds up, so it never wakes before its time in vain.
         self.sleeps_until.map(|until| until.since(self.clock.now()))
+    }
+
+    /// Whether there is something to do that the poll does not tell: bytes that were left in a socket, room that
+    /// one has for more, statements to run.
+    fn has_more_to_do(&self) -> bool {
+        !self.ready.is_empty()
+            || !self.sockets.to_flush_on.is_empty()
+            || self.unread_and_wanted().next().is_some()
     }
 
     /// Does what the core wants, and writes what is to be written, until nothing is left to do.
@@ -449,6 +456,7 @@ impl Shell {
             }
             Effect::Describe { round, servers } => self.describe(round, servers),
             Effect::Handover(step) => self.tell_handover(&step),
+            Effect::Drop(waste) => threads::drop_aside(waste),
         }
     }
 

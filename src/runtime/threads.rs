@@ -14,6 +14,13 @@ pub fn start(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<Joi
     Builder::new().name(name.to_owned()).spawn(body)
 }
 
+/// Drops what takes long to give back, on a thread of its own; here, if there is no room for one.
+pub fn drop_aside(waste: impl Send + 'static) {
+    if let Err(error) = start("dqlite-drop", move || drop(waste)) {
+        log::debug!("no thread to give memory back: {error}");
+    }
+}
+
 /// The calls of the program's connect function that are under way, each on a thread of its own. Any of them may
 /// hang; a node that stops waits for them only so long.
 #[derive(Clone, Default)]

@@ -175,7 +175,7 @@ impl Client {
                 Response::Metadata { failure_domain, weight }.encode()
             }
             Reply::RowsPart(messages) | Reply::Message(messages) => messages,
-            Reply::Parts(parts) => parts.concat(),
+            Reply::Parts(parts) | Reply::SomeParts(parts) => parts.concat(),
         }
     }
 

@@ -49,7 +49,7 @@ enum Phase {
     },
     /// The reply is made, and waits for what it reports to be committed.
     Held(Reply),
-    /// Rows went out, more will follow.
+    /// Rows or parts went out, more will follow.
     Parked,
 }
 
@@ -101,6 +101,11 @@ impl Session {
         if let Reply::RowsPart(messages) = reply {
             job.phase = Phase::Parked;
             self.out.push(messages);
+            return;
+        }
+        if let Reply::SomeParts(parts) = reply {
+            job.phase = Phase::Parked;
+            self.out.push_shared(parts);
             return;
         }
         self.state = State::Idle;

@@ -48,7 +48,8 @@ pub enum SessionEvent {
         /// To this voter; 0 for any.
         id: NodeId,
     },
-    /// Send a database's bytes: [`Reply::Parts`] of a `Response::Files`.
+    /// Send a database's bytes, a `Response::Files`: [`Reply::SomeParts`] any number of times, then
+    /// [`Reply::Parts`].
     Dump {
         /// Its name.
         name: Vec<u8>,
@@ -197,6 +198,8 @@ pub enum Reply {
     Message(Vec<u8>),
     /// The same in parts that the page store shares.
     Parts(Vec<Arc<[u8]>>),
+    /// Parts of a message that goes on: [`SessionEvent::MoreRows`] when they are written.
+    SomeParts(Vec<Arc<[u8]>>),
 }
 
 /// A server of the cluster.

@@ -161,7 +161,7 @@ fn frames(name: &str, pages: std::ops::RangeInclusive<u32>) -> Payload {
     let image =
         |no: u32| if no == 1 { first.clone().into() } else { vec![u8::try_from(no).unwrap(); 512].into() };
     let pages: Vec<_> = pages.map(|no| (PageNo(no), image(no))).collect();
-    encode_frames(name.as_bytes(), 512, &pages)
+    encode_frames(name.as_bytes(), 512, pages)
 }
 
 fn entry(index: u64, kind: EntryKind, payload: Payload) -> Entry {

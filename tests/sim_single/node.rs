@@ -112,7 +112,8 @@ impl Node {
                 | Effect::DropSnapshot
                 | Effect::SendSnapshot { .. }
                 | Effect::Describe { .. }
-                | Effect::Handover(_) => {}
+                | Effect::Handover(_)
+                | Effect::Drop(_) => {}
             }
         }
     }

@@ -5,7 +5,7 @@ use crate::base::{DecodeError, PageNo, Prng};
 
 fn two_pages() -> Vec<u8> {
     let page = |byte: u8| -> Arc<[u8]> { vec![byte; 512].into() };
-    let payload = encode_frames(b"t", 512, &[(PageNo(1), page(b'a')), (PageNo(2), page(b'b'))]);
+    let payload = encode_frames(b"t", 512, vec![(PageNo(1), page(b'a')), (PageNo(2), page(b'b'))]);
     payload.contiguous().into_owned()
 }
 

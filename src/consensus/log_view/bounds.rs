@@ -1,7 +1,7 @@
 //! How much of the log stays in memory, and how much of it one append may carry.
 
-use super::LogView;
-use crate::base::limits;
+use super::{LARGE_PAYLOAD_BYTES, LogView};
+use crate::base::{Payload, limits};
 
 impl LogView {
     /// Other bounds of the cache and of appends.
@@ -30,7 +30,21 @@ impl LogView {
     pub(super) fn evict(&mut self) {
         while self.cached_bytes > self.cached_bytes_max && self.first_cached() <= self.pinned_after {
             let Some(payload) = self.payloads.pop_front() else { return };
-            self.cached_bytes -= payload.len();
+            self.shed(payload);
         }
+    }
+
+    /// Drops a payload, or keeps it for [`LogView::take_shed`] where that takes long: a large one's pages are
+    /// looked at one by one.
+    pub(super) fn shed(&mut self, payload: Payload) {
+        self.cached_bytes = self.cached_bytes.saturating_sub(payload.len());
+        if payload.len() > LARGE_PAYLOAD_BYTES {
+            self.shed.push(payload);
+        }
+    }
+
+    /// Payloads that are best dropped elsewhere.
+    pub(in crate::consensus) fn take_shed(&mut self) -> Vec<Payload> {
+        std::mem::take(&mut self.shed)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use mio::{Events, Poll, Token};
 
@@ -19,6 +20,9 @@ pub(super) const FIRST_CONNECTION: usize = 2;
 
 /// Bytes read from a socket at once.
 const READ_BYTES: usize = 64 << 10;
+
+/// A turn that took longer is worth a line for whoever looks into delays.
+const LONG_TURN: Duration = Duration::from_millis(10);
 
 /// What the thread on duty waits with.
 pub struct Duty {
@@ -106,7 +110,11 @@ fn serve(desk: &Desk, mut shell: Box<Shell>, mut duty: Box<Duty>) -> End {
             return End::Stopped;
         }
         let timeout = shell.doze();
-        shell.meters.turns.record(clock.now().since(shell.turn_began));
+        let took = clock.now().since(shell.turn_began);
+        shell.meters.turns.record(took);
+        if took > LONG_TURN {
+            log::debug!("a turn of the loop took {took:?}");
+        }
         slot.park(shell);
         let polled = duty.poll.poll(&mut duty.events, timeout);
         let turn_began = clock.now();
@@ -200,6 +208,7 @@ impl Shell {
         self.pool.handle_timeout(now);
         self.peers.handle_time(now);
         self.read_on(buffer, now);
+        self.sockets.to_flush.append(&mut self.sockets.to_flush_on);
         self.step_phase(now);
         self.settle();
         self.tell_figures(now);

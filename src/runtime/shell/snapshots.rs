@@ -228,9 +228,7 @@ impl Shell {
 
 /// Giving back the memory of a large database takes long enough to be noticed.
 fn drop_aside(old: Vec<Arc<Version>>) {
-    if old.iter().any(|version| version.n_pages() >= SMALL_PAGES)
-        && let Err(error) = threads::start("dqlite-drop", move || drop(old))
-    {
-        log::debug!("no thread to drop the old databases: {error}");
+    if old.iter().any(|version| version.n_pages() >= SMALL_PAGES) {
+        threads::drop_aside(old);
     }
 }

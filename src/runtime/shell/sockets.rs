@@ -9,6 +9,7 @@ use mio::{Registry, Token};
 use super::Shell;
 use super::run::FIRST_CONNECTION;
 use crate::base::Time;
+use crate::base::limits::FLUSH_PER_TURN_BYTES;
 use crate::engine::ConnId;
 use crate::node::Core;
 use crate::runtime::executor::SqlConn;
@@ -34,6 +35,8 @@ pub struct Sockets {
     pub(super) connections: HashMap<ConnId, Connection>,
     pub(super) sql: HashMap<ConnId, SqlPlace>,
     pub(super) to_flush: BTreeSet<ConnId>,
+    /// Sockets that may take more, once the others had their turn.
+    pub(super) to_flush_on: BTreeSet<ConnId>,
     /// Sockets that may hold bytes which their sessions did not want yet.
     unread: BTreeSet<ConnId>,
     /// When to look for clients that could not be accepted.
@@ -51,9 +54,15 @@ impl Shell {
             }
             return;
         }
+        let mut written = 0;
         while let Some(connection) = self.sockets.connections.get_mut(&conn) {
             let output = self.core.output(conn);
             if output.is_empty() {
+                return;
+            }
+            if written >= FLUSH_PER_TURN_BYTES {
+                // The poll does not tell again of a socket that takes more.
+                self.sockets.to_flush_on.insert(conn);
                 return;
             }
             if self.sends_later
@@ -61,11 +70,15 @@ impl Shell {
             {
                 self.outbox.push(outlet);
                 let count = output.len();
+                written += count;
                 self.core.handle_written(conn, count, now);
                 continue;
             }
             match connection.write(output) {
-                WriteOutcome::Bytes(count) => self.core.handle_written(conn, count, now),
+                WriteOutcome::Bytes(count) => {
+                    written += count;
+                    self.core.handle_written(conn, count, now);
+                }
                 // The poll says when the socket takes more.
                 WriteOutcome::Blocked => return,
                 WriteOutcome::Gone => return self.drop_socket(conn, now),
@@ -75,6 +88,7 @@ impl Shell {
 
     pub(super) fn drop_socket(&mut self, conn: ConnId, now: Time) {
         self.sockets.unread.remove(&conn);
+        self.sockets.to_flush_on.remove(&conn);
         if let Some(mut connection) = self.sockets.connections.remove(&conn) {
             connection.deregister(&self.registry);
             self.core.handle_gone(conn, now);

@@ -1,6 +1,7 @@
 //! The writer against a disk that forgets, tears and refuses.
 
 mod c_start;
+mod count;
 mod crash;
 mod order;
 mod random;

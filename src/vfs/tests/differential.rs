@@ -155,7 +155,7 @@ fn discard(seed: u64, fetch: bool) {
         }
         match script.below(6) {
             0 => while commit(&db, &follower).is_some() {},
-            1 => db.discard_speculative(),
+            1 => drop(db.discard_speculative()),
             2 => {
                 drop(commit(&db, &follower));
                 db.discard_speculative();

@@ -209,7 +209,7 @@ fn a_discard_in_the_middle_of_a_write_fails_its_commit_with_leadership_lost() {
         let (db, _, sql) = table(fetch);
         let before = sql.dump();
         let target = Arc::clone(&db);
-        sql.hook(move || target.discard_speculative());
+        sql.hook(move || drop(target.discard_speculative()));
         assert_eq!(sql.rows("INSERT INTO t VALUES (3, hook())"), Err(10506));
         assert_eq!(sql.dump(), before);
         sql.run("BEGIN IMMEDIATE; INSERT INTO t VALUES (3, 'x')");
@@ -290,7 +290,7 @@ fn readers_on_other_threads_always_see_whole_transactions() {
                 writer.run(&format!("UPDATE t SET b={round}"));
                 match round % 7 {
                     0 => drop(commit(&db, &follower)),
-                    3 => db.discard_speculative(),
+                    3 => drop(db.discard_speculative()),
                     _ => {}
                 }
             }
