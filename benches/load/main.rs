@@ -129,7 +129,8 @@ impl<'a> Run<'a> {
             workers.push(Worker::new(options, number, task)?);
         }
         let poll = Poll::new()?;
-        for (number, worker) in workers.iter_mut().enumerate() {
+        let polled = if workers.len() > 1 { workers.as_mut_slice() } else { &mut [] };
+        for (number, worker) in polled.iter_mut().enumerate() {
             let interest = Interest::READABLE | Interest::WRITABLE;
             poll.registry().register(worker.client.source()?, Token(number), interest)?;
         }
@@ -142,6 +143,9 @@ impl<'a> Run<'a> {
         let now = Instant::now();
         for worker in &mut self.workers {
             worker.begin(now)?;
+        }
+        if let [_] = self.workers.as_slice() {
+            return self.drive_only_one();
         }
         loop {
             self.poll.poll(&mut events, Some(Duration::from_millis(20)))?;
@@ -159,6 +163,20 @@ impl<'a> Run<'a> {
                 }
             }
             if let Some(figures) = self.step_phase(now)? {
+                return Ok(figures);
+            }
+        }
+    }
+
+    /// The same with one connection: a thread of an application would just wait for its answer, without a poll.
+    fn drive_only_one(&mut self) -> io::Result<(f64, Option<u64>)> {
+        loop {
+            let measuring = self.measured.is_some();
+            for worker in &mut self.workers {
+                worker.client.read()?;
+                worker.go_on(Instant::now(), measuring)?;
+            }
+            if let Some(figures) = self.step_phase(Instant::now())? {
                 return Ok(figures);
             }
         }
