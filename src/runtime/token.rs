@@ -3,15 +3,16 @@
 //!
 //! Invariant: reports are made while the token is held, so they come in the order of the work.
 
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use super::clock::Clock;
 use super::disk::Worker;
 use crate::base::Time;
+use crate::base::limits::SEGMENT_BYTES;
 use crate::disk::Disk;
-use crate::storage::{Preparation, StorageError};
+use crate::storage::{Preparation, StorageError, ZERO_STEP_BYTES};
 
 /// When segments fill faster than this they are not written with zeros first: the zeros would take what the disk
 /// and the processor can do from the log itself, and a sync that carries many commits may take longer.
@@ -19,6 +20,9 @@ const FILLS_FAST: Duration = Duration::from_millis(140);
 
 /// How many must have filled so fast in a row: the first two are prepared at the start.
 const FAST_MIN: u32 = 2;
+
+/// The longest pause between two steps of zeroing.
+const PAUSE_MAX: Duration = Duration::from_millis(2);
 
 /// The worker, for one thread at a time; gone after a panic.
 pub struct Token<D: Disk>(Mutex<Option<Worker<D>>>);
@@ -77,14 +81,24 @@ impl<D: Disk> Token<D> {
     }
 }
 
+/// The pause between two steps of preparing a segment, when the one before took so long to fill: half of that time is
+/// for all steps together, so commits meet few of them and the segment is ready early.
+fn pause(filled_in: Duration) -> Duration {
+    let steps = u32::try_from(SEGMENT_BYTES / ZERO_STEP_BYTES).unwrap_or(u32::MAX);
+    (filled_in / 2 / steps).min(PAUSE_MAX)
+}
+
 /// Prepares segments until nobody can ask for any more. Writes on `disk`, so that appends never wait for it.
 pub fn prepare<D: Disk + Clone>(token: &Token<D>, disk: &D, nudges: &Nudges, clock: Clock) {
     let (mut last, mut fast): (Option<Time>, u32) = (None, 0);
-    while nudges.0.recv().is_ok() {
+    let mut asked = false;
+    while asked || nudges.0.recv().is_ok() {
+        asked = false;
         let Some(mut preparation) = token.take_preparation() else { continue };
         let now = clock.now();
-        let filled_fast = last.replace(now).is_some_and(|last| now.since(last) < FILLS_FAST);
-        fast = if filled_fast { fast.saturating_add(1) } else { 0 };
+        let filled_in = last.replace(now).map(|last| now.since(last));
+        fast = if filled_in.is_some_and(|time| time < FILLS_FAST) { fast.saturating_add(1) } else { 0 };
+        let mut pause = pause(filled_in.unwrap_or_default());
         if fast >= FAST_MIN {
             preparation.leave_unwritten();
         }
@@ -94,10 +108,34 @@ pub fn prepare<D: Disk + Clone>(token: &Token<D>, disk: &D, nudges: &Nudges, clo
                 Ok(false) => break Ok(()),
                 Err(error) => break Err(error),
             }
+            if pause.is_zero() {
+                continue;
+            }
+            match nudges.0.recv_timeout(pause) {
+                Err(RecvTimeoutError::Timeout) => {}
+                // The segment in use is full already.
+                Ok(()) => (asked, pause) = (true, Duration::ZERO),
+                // The node stops.
+                Err(RecvTimeoutError::Disconnected) => break Ok(()),
+            }
         };
         if let Err(error) = &outcome {
             log::debug!("no segment prepared ahead: {error}");
         }
         token.give_back(preparation, outcome);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{PAUSE_MAX, pause};
+
+    #[test]
+    fn zeroing_takes_half_of_the_time_that_the_segment_before_took() {
+        assert_eq!(pause(Duration::ZERO), Duration::ZERO);
+        assert_eq!(pause(Duration::from_millis(256)), Duration::from_millis(1));
+        assert_eq!(pause(Duration::from_secs(3600)), PAUSE_MAX);
     }
 }

@@ -8,6 +8,6 @@ pub mod snapshots;
 pub mod writer;
 
 pub use io::StorageError;
-pub use segment_file::Preparation;
+pub use segment_file::{Preparation, ZERO_STEP_BYTES};
 pub use snapshots::{FinishedSnapshot, PageSource, SnapshotHeader, store_snapshot, write_snapshot};
 pub use writer::{Writer, WriterConfig, WriterState};

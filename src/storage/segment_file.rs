@@ -10,14 +10,14 @@ use crate::disk::Disk;
 use crate::format::names;
 use crate::format::segment::SEGMENT_HEADER;
 
-/// How much is zeroed in one step: about a millisecond of a slow disk.
-const ZERO_STEP_BYTES: u64 = 256 << 10;
+/// How much is zeroed in one step: little enough that a commit which meets it hardly waits longer than for another.
+pub const ZERO_STEP_BYTES: u64 = 64 << 10;
 
 /// Zeros written at once. Linux keeps what one call wrote in one piece, and would count (and some file systems
 /// write) all of that piece again for each batch that goes into it.
 const ZERO_PIECE_BYTES: u64 = 4 << 10;
 
-static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// An open segment that can take batches, or takes them.
 #[derive(Debug)]

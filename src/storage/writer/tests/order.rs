@@ -87,9 +87,9 @@ fn zeroing_ahead_goes_in_steps_and_an_append_need_not_wait_for_its_end() {
         "sync_dir",
     ];
     assert_eq!(begun, expected);
-    assert_eq!(zeros.len(), 64 + 1, "a quarter of a megabyte, block by block, and one sync");
+    assert_eq!(zeros.len(), 16 + 1, "a sixteenth of a megabyte, block by block, and one sync");
     assert_eq!(zeros.first().unwrap(), "write open-1 8+4088");
-    assert_eq!(zeros.get(63..).unwrap(), ["write open-1 258048+4096", "sync open-1"]);
+    assert_eq!(zeros.get(15..).unwrap(), ["write open-1 61440+4096", "sync open-1"]);
     writer.append(&[entries(1, 1, 1, 64)]).unwrap();
     assert_eq!(disk.take_trace(), ["write open-1 8+96", "sync open-1"]);
     let mut steps = 0;
@@ -97,8 +97,8 @@ fn zeroing_ahead_goes_in_steps_and_an_append_need_not_wait_for_its_end() {
         steps += 1;
     }
     assert_eq!(
-        steps, 7,
-        "create, reserve, begin, name, and four steps of zeros, the last of which says no more"
+        steps, 19,
+        "create, reserve, begin, name, and sixteen steps of zeros, the last of which says no more"
     );
     assert!(!writer.prepare_ahead().unwrap());
     writer.close().unwrap();
