@@ -4,9 +4,13 @@
 //! do comes out of [`Channel::poll_action`], the bytes to write out of [`Channel::gather`].
 //!
 //! Rules, those of the C library where not said otherwise: the first message dials; a failed dial leaves the newest
-//! three messages and is repeated a second later; a broken connection is replaced at once. Beyond that, what waits
-//! is bounded (entries that find no room count as lost, and consensus sends them again), a peer that closes its
-//! side is noticed before a message is lost on it, and one that connects to us is dialed without waiting.
+//! three messages and is repeated a second later; a connection on which a write failed is replaced at once. Beyond
+//! that, what waits is bounded (entries that find no room count as lost, and consensus sends them again), a peer that
+//! closes its side is noticed before a message is lost on it, and one that connects to us is dialed without waiting.
+//!
+//! A peer that closes its side stops, as a rule, and nobody listens at its address. C loses the next message to it, and
+//! dials with the one after; programs rely on that pause (connect functions that must not fail while a program takes
+//! its servers down). So here too it is the second message that dials, but the first one is kept.
 //!
 //! A message that was written may be lost all the same: only consensus knows what arrived.
 
@@ -96,6 +100,8 @@ enum State {
     Dialing,
     /// The last attempt failed; the next one is then.
     Waiting(Time),
+    /// The peer has closed its side while nothing was to be sent. The next attempt is then, if not sooner.
+    Closed(Time),
     Open {
         /// A whole message was written: this is not a peer that closes whatever it accepts.
         proven: bool,
@@ -141,7 +147,7 @@ impl Channel {
     /// When [`Self::handle_time`] has something to do.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
-        if let State::Waiting(until) = self.state { Some(until) } else { None }
+        if let State::Waiting(until) | State::Closed(until) = self.state { Some(until) } else { None }
     }
 
     /// Whether nothing waits and nobody is connected or connecting.
@@ -159,6 +165,7 @@ impl Channel {
         if message.fleeting && matches!(self.state, State::Waiting(_)) {
             return;
         }
+        let urgent = message.fleeting;
         let full = self.waiting.saturating_add(message.bytes) > PEER_QUEUE_BYTES_MAX;
         if full && message.append && !self.queue.is_empty() {
             return self.lose(&message);
@@ -169,7 +176,12 @@ impl Channel {
             // The oldest that can still be taken back: newer ones say more.
             self.drop_at(usize::from(self.begun));
         }
-        if matches!(self.state, State::Idle) {
+        let dials = match self.state {
+            State::Idle => true,
+            State::Closed(_) => self.queue.len() > 1 || urgent,
+            _ => false,
+        };
+        if dials {
             self.dial();
         }
     }
@@ -199,7 +211,7 @@ impl Channel {
 
     /// Time went on.
     pub fn handle_time(&mut self, now: Time) {
-        if matches!(self.state, State::Waiting(until) if until <= now) {
+        if matches!(self.state, State::Waiting(until) | State::Closed(until) if until <= now) {
             if self.queue.is_empty() {
                 self.state = State::Idle;
             } else {
@@ -210,7 +222,7 @@ impl Channel {
 
     /// The peer has connected to us: it is there.
     pub fn handle_heard(&mut self) {
-        if let State::Waiting(until) = &mut self.state {
+        if let State::Waiting(until) | State::Closed(until) = &mut self.state {
             *until = Time(0);
         }
     }
@@ -263,7 +275,7 @@ impl Channel {
             self.drop_at(0);
         }
         if self.queue.is_empty() {
-            self.state = State::Idle;
+            self.state = State::Closed(now.after(PEER_DIAL_RETRY));
         } else if proven {
             self.dial();
         } else {

@@ -286,12 +286,14 @@ mod tests {
         assert_eq!(found[..4], *b"head");
         assert_eq!(found[4..], *data.contiguous());
 
-        // The other side goes: nothing waits, so the next message dials.
+        // The other side goes: nothing waits, so the second message from now dials.
         drop(far);
         peers.handle_ready(LINK.0, true, &mut buffer, NOW);
         assert_eq!(peers.poll(registry, NOW), None);
         assert!(!peers.owns(LINK.0));
         peers.send(TO, "a", Outgoing::new(b"next".to_vec()));
+        assert_eq!(peers.poll(registry, NOW), None);
+        peers.send(TO, "a", Outgoing::new(b"and on".to_vec()));
         assert_eq!(peers.poll(registry, NOW), dial(2));
         peers.handle_dialed((TO, 2), Err("planned".to_owned()), LINK, registry, NOW);
         assert_eq!(peers.poll(registry, NOW), None);

@@ -181,14 +181,42 @@ fn a_message_that_was_not_begun_is_sent_again_when_the_connection_breaks() {
 }
 
 #[test]
-fn a_connection_that_breaks_while_nothing_waits_is_made_again_by_the_next_message() {
+fn a_peer_that_has_closed_its_side_is_dialed_with_the_second_message_or_a_second_later() {
+    let closed = || {
+        let mut channel = open();
+        assert_eq!(written(&mut channel, 100), b"first");
+        channel.handle_broken(Time(3));
+        assert_eq!(drain(&mut channel), [Action::HangUp]);
+        send(&mut channel, b"next ");
+        assert_eq!(drain(&mut channel), [], "it stops, probably");
+        channel
+    };
+    let mut second = closed();
+    send(&mut second, b"and on");
+    assert_eq!(drain(&mut second), [dial(2)]);
+    assert!(second.handle_connected(2));
+    assert_eq!(written(&mut second, 100), b"next and on");
+
+    let mut later = closed();
+    assert_eq!(later.poll_timeout(), Some(Time(3).after(PEER_DIAL_RETRY)));
+    later.handle_time(Time(3).after(PEER_DIAL_RETRY));
+    assert_eq!(drain(&mut later), [dial(2)]);
+
+    let mut heard = closed();
+    heard.handle_heard();
+    heard.handle_time(Time(4));
+    assert_eq!(drain(&mut heard), [dial(2)], "it is there again");
+}
+
+#[test]
+fn a_channel_of_a_peer_that_has_closed_its_side_becomes_idle() {
     let mut channel = open();
     assert_eq!(written(&mut channel, 100), b"first");
-    channel.handle_broken(Time(0));
-    assert_eq!(drain(&mut channel), [Action::HangUp]);
+    channel.handle_broken(Time(3));
+    assert!(!channel.is_idle());
+    channel.handle_time(Time(3).after(PEER_DIAL_RETRY));
     assert!(channel.is_idle());
-    send(&mut channel, b"next");
-    assert_eq!(drain(&mut channel), [dial(2)]);
+    assert_eq!(channel.poll_timeout(), None);
 }
 
 #[test]
