@@ -181,6 +181,14 @@ pub const INQUIRIES_PER_SERVER_MAX: usize = 2;
 /// Page buffers of 4 KiB that the process keeps for later use; more go back to the system.
 pub const FREE_PAGES_MAX: usize = 8192;
 
+/// Bytes of pages that go back to the allocator before it is asked to give the system what it holds free: it keeps
+/// nearly all of it otherwise, for ever.
+pub const RECLAIM_BYTES: usize = 32 << 20;
+
+/// From one such request to the next, at least: it walks through all that is free, and whoever allocates from there
+/// waits meanwhile.
+pub const RECLAIM_PAUSE: Duration = Duration::from_secs(3);
+
 /// Pages that SQLite's own cache of a connection keeps beside those that it changed. It allocates them all with the
 /// first one, and pages are read in place anyhow.
 pub const CONNECTION_CACHE_PAGES: u32 = 8;

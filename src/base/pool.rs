@@ -4,8 +4,12 @@
 //! entry with it. The system's allocator gives it back to the thread that made it, which may make no more for
 //! long: with a dozen threads taking turns, three times the memory in use was kept. Here each page goes to
 //! whoever needs the next one.
+//!
+//! Pages of zeros are one and the same buffer: a SQLite that was built to erase what is deleted makes them of all
+//! pages of a table that is dropped.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use super::limits::FREE_PAGES_MAX;
 
@@ -13,6 +17,11 @@ use super::limits::FREE_PAGES_MAX;
 const BUFFER_BYTES: usize = 4096;
 
 static FREE: Mutex<Vec<Arc<[u8]>>> = Mutex::new(Vec::new());
+
+/// Bytes of buffers that went back to the allocator since somebody asked.
+static FREED: AtomicUsize = AtomicUsize::new(0);
+
+static ZEROS: LazyLock<Arc<[u8]>> = LazyLock::new(|| Arc::from([0; BUFFER_BYTES].as_slice()));
 
 fn free() -> MutexGuard<'static, Vec<Arc<[u8]>>> {
     FREE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -22,6 +31,9 @@ fn free() -> MutexGuard<'static, Vec<Arc<[u8]>>> {
 #[must_use]
 pub fn copy_of(bytes: &[u8]) -> Arc<[u8]> {
     if bytes.len() == BUFFER_BYTES {
+        if is_zero(bytes) {
+            return Arc::clone(&ZEROS);
+        }
         let waiting = free().pop();
         if let Some(mut buffer) = waiting
             && let Some(place) = Arc::get_mut(&mut buffer)
@@ -33,6 +45,11 @@ pub fn copy_of(bytes: &[u8]) -> Arc<[u8]> {
     Arc::from(bytes)
 }
 
+/// A page in use has something in its first bytes nearly always.
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.chunks(64).all(|chunk| chunk.iter().fold(0, |all, byte| all | byte) == 0)
+}
+
 /// Drops a reference to a buffer, which is kept if it was the last one.
 pub fn give_back(buffer: &mut Arc<[u8]>) {
     if buffer.len() != BUFFER_BYTES || Arc::get_mut(buffer).is_none() {
@@ -41,14 +58,29 @@ pub fn give_back(buffer: &mut Arc<[u8]>) {
     let mut free = free();
     if free.len() < FREE_PAGES_MAX {
         free.push(std::mem::take(buffer));
+    } else {
+        FREED.fetch_add(BUFFER_BYTES, Ordering::Relaxed);
     }
+}
+
+/// How many bytes of buffers found no place here and went back to the allocator, since [`empty`] was called.
+#[must_use]
+pub fn freed() -> usize {
+    FREED.load(Ordering::Relaxed)
+}
+
+/// Gives the allocator all that wait here too, and counts from zero again.
+pub fn empty() {
+    let waiting = std::mem::take(&mut *free());
+    FREED.store(0, Ordering::Relaxed);
+    drop(waiting);
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use super::{BUFFER_BYTES, copy_of, free, give_back};
+    use super::{BUFFER_BYTES, copy_of, free, freed, give_back};
     use crate::base::limits::FREE_PAGES_MAX;
 
     #[test]
@@ -68,8 +100,15 @@ mod tests {
             give_back(&mut Arc::from([2; BUFFER_BYTES].as_slice()));
         }
         assert!(free().len() <= FREE_PAGES_MAX);
+        assert!(freed() > 0, "what found no place is counted");
         let again = copy_of(&[3; BUFFER_BYTES]);
         assert!(again.iter().all(|byte| *byte == 3));
+        let (mut zeros, others) = (copy_of(&[0; BUFFER_BYTES]), copy_of(&[0; BUFFER_BYTES]));
+        assert!(Arc::ptr_eq(&zeros, &others), "zeros are held once");
+        give_back(&mut zeros);
+        let mut last = [0; BUFFER_BYTES];
+        last[BUFFER_BYTES - 1] = 1;
+        assert_eq!((&*copy_of(&last), &*others), (last.as_slice(), [0; BUFFER_BYTES].as_slice()));
         let mut small = copy_of(&[4; 512]);
         give_back(&mut small);
         assert_eq!(&*small, [4; 512]);

@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod net;
 pub mod peers;
 pub mod queue;
+pub mod reclaim;
 pub mod running;
 pub mod settings;
 pub mod shell;

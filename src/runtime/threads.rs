@@ -6,6 +6,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+use super::reclaim;
+
 /// Starts a thread. Names longer than 15 bytes are cut by the system.
 ///
 /// # Errors
@@ -14,9 +16,14 @@ pub fn start(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<Joi
     Builder::new().name(name.to_owned()).spawn(body)
 }
 
-/// Drops what takes long to give back, on a thread of its own; here, if there is no room for one.
+/// Drops what takes long to give back, on a thread of its own; here, if there is no room for one. That thread also
+/// sees to it that the system gets the memory, when it is much.
 pub fn drop_aside(waste: impl Send + 'static) {
-    if let Err(error) = start("dqlite-drop", move || drop(waste)) {
+    let body = move || {
+        drop(waste);
+        reclaim::after_a_drop();
+    };
+    if let Err(error) = start("dqlite-drop", body) {
         log::debug!("no thread to give memory back: {error}");
     }
 }

@@ -7,6 +7,7 @@ pub mod codes;
 mod conn;
 mod hooks;
 pub mod lock;
+pub mod memory;
 mod stmt;
 pub mod threads;
 mod value;
