@@ -2,6 +2,8 @@
 //! full and forget, with clocks of their own; everything from a seed.
 //!
 //! `DQLITE_WORLD_SEEDS` sets the number of seeds and `DQLITE_WORLD_FROM` the first; a failure names its seed.
+//! `DQLITE_WORLD_DISK_MS` is how long slow disks take for one piece of work at most. What goes to the server whose
+//! number is `DQLITE_WORLD_TRACE`, and what comes from it, is printed.
 
 pub(super) mod disk;
 mod net;
@@ -97,6 +99,8 @@ struct World {
     /// The highest index that some leader has acknowledged.
     acknowledged: u64,
     calm: bool,
+    /// The server of which what it is told and says is printed; 0 is none.
+    traced: u64,
     /// While nothing goes wrong: the last entry that went from one server to another.
     sent: Option<BTreeMap<(u64, u64), u64>>,
     scenario: scenario::Scenario,
@@ -117,6 +121,7 @@ impl World {
             planted,
             acknowledged: 1,
             calm: false,
+            traced: 0,
             sent: None,
             done: Done::default(),
             scenario,
@@ -211,7 +216,9 @@ impl World {
             }
         }
         self.scenario.client_every = 60 * MS;
-        self.run(u64::MAX / 2, self.now + 40_000 * MS)?;
+        // Work that a slow disk has begun goes on for as long as it takes.
+        let begun = self.scenario.slow_disk.saturating_sub(scenario::SLOW_DISK);
+        self.run(u64::MAX / 2, self.now + (40_000 + begun) * MS)?;
         // No changes and transfers from here on.
         self.scenario.quiet = true;
         let began = self.now;
@@ -255,6 +262,14 @@ impl World {
                 place.kind,
                 place.server.disk().jobs.len(),
             );
+            if let Server::Ours(it) = &place.server
+                && it.consensus.is_leader()
+                && let (Some(raw), Some(leadership)) = (&it.consensus.raw, &it.consensus.leadership)
+            {
+                for (peer, progress) in raw.raft.prs().iter() {
+                    text += &format!("\n    {peer} {progress:?} {:?}", leadership.known_peer(NodeId(*peer)));
+                }
+            }
             if let Server::Rival(it) = &place.server {
                 text += &format!(
                     "\n  {id} N {:?} {:?}",
@@ -281,7 +296,12 @@ impl World {
             let role = members.get(NodeId(id)).map(|it| it.role);
             if matches!(role, Some(crate::base::Role::Voter | crate::base::Role::StandBy)) {
                 let last = self.referee.last();
-                must!(machine.index.0 == last, "server {id} has applied {}, others {last}", machine.index);
+                must!(
+                    machine.index.0 == last,
+                    "server {id} has applied {}, others {last}{}",
+                    machine.index,
+                    self.describe()
+                );
             }
         }
         Ok(())

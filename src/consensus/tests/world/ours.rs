@@ -196,6 +196,8 @@ impl Ours {
             Some(Job::Install { meta, image, .. }) => {
                 self.machine = Machine { index: meta.index, sum: image };
                 self.intake = None;
+                // Whatever was lost before it is covered.
+                self.full = false;
                 self.installed = true;
                 self.consensus.handle_snapshot_installed(Ok(()));
             }

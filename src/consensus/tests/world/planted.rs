@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::scenario::Scenario;
+use super::scenario::{SLOW_DISK, Scenario};
 use super::{Done, Kind, World};
 use crate::consensus::adapter::panic_text;
 use crate::consensus::planted::{PLANTED, Planted};
@@ -26,6 +26,7 @@ fn number(name: &str, default: u64) -> u64 {
 fn run(seed: u64, planted: Option<Planted>, scenario: Scenario, steps: u64) -> Result<Done, String> {
     let all = || {
         let mut world = World::new(seed, planted, scenario);
+        world.traced = number("DQLITE_WORLD_TRACE", 0);
         world.run(steps, u64::MAX)?;
         if planted.is_none_or(|it| it == Planted::SteppedLabel) {
             world.heal()?;
@@ -116,9 +117,10 @@ fn directed_tests_find_what_random_runs_hardly_do() {
 fn whatever_happens_to_mixed_clusters_nothing_acknowledged_is_lost_and_no_read_is_stale() {
     let (from, seeds) = (number("DQLITE_WORLD_FROM", 0), number("DQLITE_WORLD_SEEDS", 40));
     let steps = number("DQLITE_WORLD_STEPS", 4000);
+    let slow_disk = number("DQLITE_WORLD_DISK_MS", SLOW_DISK);
     let (mut all, mut wrong) = (Done::default(), Vec::new());
     for seed in from..from + seeds {
-        let done = match run(seed, None, Scenario::of(seed), steps) {
+        let done = match run(seed, None, Scenario { slow_disk, ..Scenario::of(seed) }, steps) {
             Ok(done) => done,
             Err(text) => {
                 wrong.push(format!("seed {seed}: {text}"));
@@ -148,5 +150,7 @@ fn whatever_happens_to_mixed_clusters_nothing_acknowledged_is_lost_and_no_read_i
         told.unwrap();
     }
     assert!(wrong.is_empty(), "{} of {seeds} runs:\n{}", wrong.len(), wrong.join("\n"));
-    assert!(all.leaderships > seeds && all.reads > seeds && all.writes > 10 * seeds, "the runs do nothing");
+    // Single ones may lead once and read nothing.
+    let enough = all.leaderships > seeds && all.reads > seeds && all.writes > 10 * seeds;
+    assert!(enough || seeds < 10, "the runs do nothing");
 }

@@ -9,6 +9,9 @@ use crate::consensus::Change;
 use crate::consensus::membership::{self, is_voter};
 use crate::consensus::tests::harness::bytes;
 
+/// What slow disks take unless a run says otherwise.
+pub(super) const SLOW_DISK: u64 = 1500;
+
 /// How much of what happens in a run.
 #[derive(Clone, Debug)]
 pub(super) struct Scenario {
@@ -20,6 +23,8 @@ pub(super) struct Scenario {
     pub(super) trailing: u64,
     /// How long servers stay away at most.
     pub(super) away: u64,
+    /// How long a slow disk takes at most for one piece of work, in ms.
+    pub(super) slow_disk: u64,
     /// Time between faults and between requests.
     pub(super) fault_every: u64,
     pub(super) client_every: u64,
@@ -55,6 +60,7 @@ impl Scenario {
             threshold: 10 + prng.below(60),
             trailing: prng.below(40),
             away: (1 + prng.below(20)) * 1000 * MS,
+            slow_disk: SLOW_DISK,
             fault_every: (200 + prng.below(6000)) * MS,
             client_every: (4 + prng.below(100)) * MS,
             faults,

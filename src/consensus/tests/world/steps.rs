@@ -1,5 +1,7 @@
 //! One event, and what it leads to.
 
+use std::io::Write;
+
 use super::disk::{Job, Packet};
 use super::net::{Broken, MS};
 use super::referee::{Verdict, must};
@@ -129,7 +131,23 @@ impl World {
         again.into_iter().for_each(|packet| self.post(way, packet));
     }
 
+    /// For who looks into a failure.
+    fn trace(&self, what: &str, way: (u64, u64), packet: &Packet) {
+        if way.0 == self.traced || way.1 == self.traced {
+            let text = format!("{packet:?}");
+            let told = writeln!(
+                std::io::stdout(),
+                "{} ms: {} to {} {what}: {text:.300}",
+                self.now / MS,
+                way.0,
+                way.1
+            );
+            told.unwrap();
+        }
+    }
+
     fn post(&mut self, way: (u64, u64), packet: Packet) {
+        self.trace("sent", way, &packet);
         let (now, calm) = (self.now, self.calm);
         for (due, conn) in self.net.send(way, packet, now, calm, &mut self.prng) {
             self.at(due, Event::Arrival { way, conn });
@@ -138,12 +156,17 @@ impl World {
 
     fn arrive(&mut self, way: (u64, u64), conn: u64) -> Verdict {
         let Some((packet, first)) = self.net.arrive(way, conn, self.now) else { return Ok(()) };
+        self.trace("arrives", way, &packet);
         let (from, id) = way;
-        if matches!(self.place(id).server, Server::Down(_)) {
-            self.reconnect(way);
-            return Ok(());
-        }
         let sent = matches!(packet, Packet::Data);
+        if matches!(self.place(id).server, Server::Down(_)) {
+            // On a connection that broke before, this is no loss that `reconnect` could see.
+            if sent && let Server::Ours(it) = &mut self.place(from).server {
+                it.consensus.handle_snapshot_sent(NodeId(id), Err("connection refused".to_owned()));
+            }
+            self.reconnect(way);
+            return self.settle(from);
+        }
         match &mut self.place(id).server {
             Server::Ours(it) => {
                 if first {
@@ -254,7 +277,7 @@ impl World {
             due = Some(match (large, slow) {
                 (false, false) => 4,
                 (true, false) => 400,
-                (_, true) => 1500,
+                (_, true) => self.scenario.slow_disk,
             });
         }
         if let Some(most) = due {
