@@ -1,7 +1,7 @@
 //! Load on one node over the client protocol: whoever serves at the address is measured, ours or not.
 //!
 //! `load address=HOST:PORT [connections=16] [seconds=5] [warmup=1] [commits=N] [reads=PERCENT] [statements=K]`
-//! `     [value=BYTES] [keys=N] [fill=1] [writers=N] [select=STEPS] [scan=1] [pid=PID] [label=TEXT]`
+//! `     [value=BYTES] [keys=N] [fill=1] [writers=N] [writer_rate=N] [select=STEPS] [scan=1] [pid=PID] [label=TEXT]`
 //!
 //! One thread drives all connections, so that the load takes as little as possible of the processor that the node
 //! runs on, whichever library that is. Each connection waits for its answer before it sends its next request; its
@@ -10,7 +10,8 @@
 //! the first attempt.
 //!
 //! `commits` ends the run after so many commits instead of `seconds`. `fill` writes all rows before. `writers` adds
-//! connections that write only, while the others read. `select` adds one connection that runs a query of so many
+//! connections that write only, while the others read; with `writer_rate` each of them begins at most so many writes
+//! per second. `select` adds one connection that runs a query of so many
 //! steps when the measuring begins, again and again. `scan` has every connection read the whole table once, and
 //! measures nothing else.
 //!
@@ -37,6 +38,9 @@ use worker::{Task, Worker};
 /// Rows that one statement of `fill` writes.
 const FILL_ROWS: u16 = 1000;
 
+/// The end of the run is looked for at least so often.
+const LONGEST_WAIT: Duration = Duration::from_millis(20);
+
 /// What to do, from the command line.
 pub struct Options {
     address: String,
@@ -51,6 +55,8 @@ pub struct Options {
     keys: u64,
     fill: bool,
     writers: u64,
+    /// Writes per second of each of them at most; 0 for as many as can be.
+    writer_rate: u32,
     select: u64,
     scan: bool,
     pid: Option<u32>,
@@ -77,6 +83,7 @@ impl Options {
             keys: take(&mut given, "keys", 10_000)?,
             fill: take(&mut given, "fill", 0_u8)? > 0,
             writers: take(&mut given, "writers", 0)?,
+            writer_rate: take(&mut given, "writer_rate", 0)?,
             select: take(&mut given, "select", 0)?,
             scan: take(&mut given, "scan", 0_u8)? > 0,
             pid: given
@@ -102,6 +109,11 @@ fn take<T: FromStr<Err: Display>>(
         .map_or(Ok(default), |text| text.parse().map_err(|error| format!("{name}={text}: {error}")))
 }
 
+/// The time from one write to the next at this rate.
+fn pause(writer_rate: u32) -> Duration {
+    Duration::from_secs(1).checked_div(writer_rate).unwrap_or_default()
+}
+
 /// The measured part of a run: when it began, and what the process had written by then.
 struct Span {
     began: Instant,
@@ -122,7 +134,7 @@ impl<'a> Run<'a> {
         let mix = || Task::Mix { reads_percent: options.reads_percent };
         let tasks = (0..options.connections)
             .map(|_| mix())
-            .chain((0..options.writers).map(|_| Task::Mix { reads_percent: 0 }))
+            .chain((0..options.writers).map(|_| Task::Write { pause: pause(options.writer_rate) }))
             .chain((options.select > 0).then_some(Task::Select { steps: options.select }));
         let mut workers = Vec::new();
         for (number, task) in (1..).zip(tasks) {
@@ -137,6 +149,12 @@ impl<'a> Run<'a> {
         Ok(Self { options, workers, poll, began: Instant::now(), measured: None })
     }
 
+    /// How long the poll may wait.
+    fn patience(&self, now: Instant) -> Duration {
+        let due = self.workers.iter().filter_map(|worker| worker.due).min();
+        due.map_or(LONGEST_WAIT, |due| due.saturating_duration_since(now).min(LONGEST_WAIT))
+    }
+
     /// Drives the connections to the end of the measured time; returns how long that was and what was written.
     fn drive(&mut self) -> io::Result<(f64, Option<u64>)> {
         let mut events = Events::with_capacity(256);
@@ -144,13 +162,16 @@ impl<'a> Run<'a> {
         for worker in &mut self.workers {
             worker.begin(now)?;
         }
-        if let [_] = self.workers.as_slice() {
+        if self.options.writer_rate == 0 && self.workers.len() == 1 {
             return self.drive_only_one();
         }
         loop {
-            self.poll.poll(&mut events, Some(Duration::from_millis(20)))?;
+            self.poll.poll(&mut events, Some(self.patience(Instant::now())))?;
             let mut now = Instant::now();
             let measuring = self.measured.is_some();
+            for worker in self.workers.iter_mut().filter(|worker| worker.due.is_some_and(|due| due <= now)) {
+                worker.begin_due(now, measuring)?;
+            }
             for event in &events {
                 let Token(number) = event.token();
                 let Some(worker) = self.workers.get_mut(number) else { continue };

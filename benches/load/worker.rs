@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dqlite::base::Prng;
 use dqlite::codec::client::{OwnedParams, Param, Params, Request, Schema};
@@ -14,6 +14,8 @@ use super::client::{Client, Reply};
 pub enum Task {
     /// Reads and writes of single rows.
     Mix { reads_percent: u64 },
+    /// Writes of single rows, each so long after the one before at the earliest.
+    Write { pause: Duration },
     /// A query of so many steps over and over, from the moment on that is measured.
     Select { steps: u64 },
 }
@@ -57,6 +59,8 @@ pub struct Worker<'a> {
     /// When the operation in hand began, and whether it is measured.
     began: Instant,
     measured: bool,
+    /// When the next operation begins, where it waits for its time.
+    pub due: Option<Instant>,
     pub seen: Seen,
 }
 
@@ -65,7 +69,11 @@ impl<'a> Worker<'a> {
         let mut client = Client::open(&options.address, b"load")?;
         let write = client.prepare(b"REPLACE INTO load(key, value) VALUES(?, ?)")?;
         let read = client.prepare(b"SELECT value FROM load WHERE key = ?")?;
-        let writes = matches!(task, Task::Mix { reads_percent } if reads_percent < 100);
+        let writes = match task {
+            Task::Mix { reads_percent } => reads_percent < 100,
+            Task::Write { .. } => true,
+            Task::Select { .. } => false,
+        };
         Ok(Self {
             options,
             task,
@@ -77,13 +85,14 @@ impl<'a> Worker<'a> {
             step: Step::Select,
             began: Instant::now(),
             measured: false,
+            due: None,
             seen: Seen { writes, ..Seen::default() },
         })
     }
 
     /// Sends the first request.
     pub fn begin(&mut self, now: Instant) -> io::Result<()> {
-        if matches!(self.task, Task::Mix { .. }) { self.next(now, false) } else { Ok(()) }
+        if matches!(self.task, Task::Select { .. }) { Ok(()) } else { self.next(now, false) }
     }
 
     /// The measured time begins.
@@ -104,7 +113,12 @@ impl<'a> Worker<'a> {
                 Some(step) => self.send(step)?,
                 None => {
                     self.note_done(now, measuring);
-                    self.next(now, measuring)?;
+                    match self.task {
+                        Task::Write { pause } if self.began + pause > now => {
+                            self.due = Some(self.began + pause)
+                        }
+                        _ => self.next(now, measuring)?,
+                    }
                 }
             }
         }
@@ -139,13 +153,19 @@ impl<'a> Worker<'a> {
         }
     }
 
+    /// The time of the next operation has come.
+    pub fn begin_due(&mut self, now: Instant, measuring: bool) -> io::Result<()> {
+        self.due = None;
+        self.next(now, measuring)
+    }
+
     fn next(&mut self, now: Instant, measuring: bool) -> io::Result<()> {
         (self.began, self.measured) = (now, measuring);
         let step = match self.task {
             Task::Select { .. } => Step::Select,
             Task::Mix { reads_percent } if self.random.below(100) < reads_percent => Step::Read,
-            Task::Mix { .. } if self.options.statements > 0 => Step::Begin,
-            Task::Mix { .. } => Step::Write,
+            _ if self.options.statements > 0 => Step::Begin,
+            Task::Mix { .. } | Task::Write { .. } => Step::Write,
         };
         self.send(step)
     }
