@@ -1,7 +1,11 @@
 //! Connections on a private database in memory: what needs no replication.
 
+use libsqlite3_sys as ffi;
+
 use super::{Conn, ConnOptions, SqlError, Step, StmtId, Value, ValueRef};
 use crate::base::limits;
+use crate::pages::{View, WriterId};
+use crate::vfs::Control;
 
 fn open() -> Conn {
     Conn::open_memory(&ConnOptions::default()).expect("a connection")
@@ -241,4 +245,33 @@ fn statements_tell_what_they_are() {
     conn.finalize(select);
     assert_eq!(conn.column_count(select), 0, "a finalized statement is nothing");
     assert_eq!(conn.step(select).expect_err("no statement").code, 21);
+}
+
+/// Bytes that SQLite's cache of the connection has.
+#[expect(unsafe_code, reason = "asks SQLite")]
+fn cached_bytes(conn: &Conn) -> i32 {
+    let (mut now, mut highest) = (0, 0);
+    // SAFETY: the connection is open, and both places are there.
+    let code = unsafe {
+        ffi::sqlite3_db_status(conn.db.as_ptr(), ffi::SQLITE_DBSTATUS_CACHE_USED, &mut now, &mut highest, 0)
+    };
+    assert_eq!(code, ffi::SQLITE_OK);
+    now
+}
+
+#[test]
+fn a_large_transaction_hands_its_pages_over_before_it_ends() {
+    let database = crate::pages::Database::new(b"test", 4096, 3_040_000);
+    let control = Control::new(database, WriterId(1));
+    control.set_view(View::Head);
+    let mut conn = Conn::open(&control, &ConnOptions::default()).expect("a connection");
+    rows(&mut conn, "CREATE TABLE t(a, b)").expect("create");
+    rows(&mut conn, "BEGIN").expect("begin");
+    let fill = "WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) \
+                INSERT INTO t SELECT i, zeroblob(4000) FROM n";
+    rows(&mut conn, fill).expect("a thousand pages");
+    let cached = cached_bytes(&conn);
+    assert!(cached < 1 << 20, "{cached} bytes of 4 MB are still in SQLite's cache");
+    rows(&mut conn, "COMMIT").expect("commit");
+    assert_eq!(one(&mut conn, "SELECT count(*) FROM t WHERE length(b) = 4000"), Value::Integer(1000));
 }

@@ -1,5 +1,6 @@
 //! One node lives, crashes at any operation of its disk, and lives again, while clients write down what they are
-//! told. Everything is decided by a seed, which a failure prints; `SIM_SEED` runs one seed, `SIM_SEEDS` that many.
+//! told. Everything is decided by a seed, which a failure prints; `SIM_SEED` runs one seed, `SIM_SEEDS` that many from
+//! `SIM_FROM` on.
 //!
 //! Checked: every acknowledged write is there, in every later read and after every restart; what was refused
 //! never is; a transaction is there whole or not at all; every request has one answer; the pages after a restart
@@ -238,7 +239,10 @@ fn number(name: &str) -> Option<u64> {
 fn whatever_happens_clients_are_told_the_truth_and_the_node_starts_again() {
     let seeds = match number("SIM_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("SIM_SEEDS").unwrap_or(SEEDS),
+        None => {
+            let first = number("SIM_FROM").unwrap_or(0);
+            first..first + number("SIM_SEEDS").unwrap_or(SEEDS)
+        }
     };
     for seed in seeds {
         if let Err(text) = Sim::new(seed).run() {

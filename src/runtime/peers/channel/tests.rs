@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::{Action, Channel, Outgoing};
-use crate::base::limits::{PEER_DIAL_RETRY, PEER_QUEUE_BYTES_MAX, PEER_QUEUE_MESSAGES_MAX};
+use crate::base::limits::PEER_DIAL_RETRY;
 use crate::base::{Index, Payload, Term, Time};
 use crate::codec::peer::{Message, TimeoutNow, encode};
 
@@ -244,7 +244,7 @@ fn a_peer_that_connects_to_us_is_dialed_without_waiting() {
 #[test]
 fn entries_that_find_no_room_count_as_lost_and_one_message_may_be_of_any_size() {
     let mut channel = channel();
-    let large = vec![7; PEER_QUEUE_BYTES_MAX];
+    let large = vec![7; 32 << 20];
     channel.send(HOME, append(b"large", &[&large]));
     assert_eq!(drain(&mut channel), [dial(1)]);
     for _ in 0..5 {
@@ -262,12 +262,12 @@ fn entries_that_find_no_room_count_as_lost_and_one_message_may_be_of_any_size() 
 fn of_too_many_messages_the_oldest_go_but_never_one_that_was_begun() {
     let mut channel = open();
     channel.handle_written(2);
-    for number in 0..PEER_QUEUE_MESSAGES_MAX + 10 {
+    for number in 0..1034_usize {
         channel.send(HOME, append(&[number.to_le_bytes()[0]], &[]));
     }
-    assert_eq!(channel.queue.len(), PEER_QUEUE_MESSAGES_MAX);
+    assert_eq!(channel.queue.len(), 1024);
     assert_eq!(drain(&mut channel), [Action::Lost]);
     let left = written(&mut channel, 100);
     assert_eq!(left[..4], [b'r', b's', b't', 11]);
-    assert_eq!(left.len(), 3 + PEER_QUEUE_MESSAGES_MAX - 1);
+    assert_eq!(left.len(), 3 + 1023);
 }
