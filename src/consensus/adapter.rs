@@ -58,6 +58,8 @@ pub struct Consensus {
     pub(super) prng: Prng,
     /// The last read that was taken.
     pub(super) read_tickets: ReadTicket,
+    /// More reads are about to come.
+    pub(super) gathers: bool,
     /// Peers that answered in the short form last time.
     pub(super) short_peers: BTreeSet<NodeId>,
     /// A snapshot of a leader on its way in.
@@ -131,6 +133,7 @@ impl Consensus {
             leadership: None,
             prng: Prng::new(labels_seed),
             read_tickets: ReadTicket::default(),
+            gathers: false,
             short_peers: BTreeSet::new(),
             intake: None,
             callers: BTreeMap::new(),

@@ -111,10 +111,15 @@ impl Consensus {
         Ok(Some(self.read_tickets))
     }
 
+    /// While `gathers`, no round begins: more reads are about to come, and share it.
+    pub fn gather_reads(&mut self, gathers: bool) {
+        self.gathers = gathers;
+    }
+
     /// Begins a round for the reads that wait, unless one is under way: that one began before they came.
     pub(super) fn begin_round(&mut self) {
         let rounds = self.leadership.as_ref().map(|leadership| &leadership.rounds);
-        if rounds.is_none_or(|rounds| rounds.round.is_some() || rounds.waiting.is_none()) {
+        if self.gathers || rounds.is_none_or(|rounds| rounds.round.is_some() || rounds.waiting.is_none()) {
             return;
         }
         let few = self.few_voters();

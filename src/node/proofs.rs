@@ -30,6 +30,12 @@ pub(super) enum Proof {
 }
 
 impl Core {
+    /// Requests are about to come in a row, until `false`: reads among them are proved together. What waited goes on
+    /// with the next call that follows.
+    pub fn gather_reads(&mut self, gathers: bool) {
+        self.consensus.gather_reads(gathers);
+    }
+
     /// A statement of the client starts. `bounds`: it only begins or ends a transaction, and gives no rows.
     pub(super) fn begin_proof(&mut self, conn: ConnId, slot: Slot, writes: bool, bounds: bool, now: Time) {
         let holder = self.databases.get(slot).and_then(|state| state.database.slot_holder());

@@ -56,6 +56,34 @@ fn reads_that_wait_share_a_round_and_one_answer_of_two_proves_it() {
 }
 
 #[test]
+fn reads_that_come_in_a_row_wait_for_the_last_of_them() {
+    let mut node = ready_leader();
+    node.consensus.gather_reads(true);
+    for _ in 0..3 {
+        node.read();
+        node.poll();
+        assert_eq!(node.labels(), []);
+    }
+    node.consensus.gather_reads(false);
+    node.poll();
+    let labels = node.labels();
+    assert_eq!(labels.len(), 2);
+    // The answer and more reads come together.
+    node.consensus.gather_reads(true);
+    node.receive(2, result(2, labels[0].1, 2));
+    assert_eq!(node.take_news(), [ready(ReadTicket(3), 2)]);
+    let last = (node.read(), node.read().unwrap()).1;
+    node.poll();
+    assert_eq!(node.labels(), []);
+    node.consensus.gather_reads(false);
+    node.poll();
+    let next = node.labels();
+    assert_eq!(next, [(2, labels[0].1 + 1)]);
+    node.receive(2, result(2, next[0].1, 2));
+    assert_eq!(node.take_news(), [ready(last, 2)]);
+}
+
+#[test]
 fn a_read_that_comes_during_a_round_waits_for_the_next() {
     let mut node = ready_leader();
     let first = node.read().unwrap();

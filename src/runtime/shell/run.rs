@@ -156,6 +156,7 @@ fn work_here(desk: &Desk, mut shell: Box<Shell>, mut duty: Box<Duty>) -> Option<
 impl Shell {
     fn handle_events(&mut self, events: &Events, buffer: &mut [u8]) {
         let now = self.clock.now();
+        self.core.gather_reads(true);
         for event in events {
             match event.token() {
                 WAKE => {}
@@ -177,6 +178,8 @@ impl Shell {
                 }
             }
         }
+        // The turn that follows asks for their proof.
+        self.core.gather_reads(false);
     }
 
     /// Older messages first, then this one, and what follows from it.

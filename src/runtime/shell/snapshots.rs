@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use crossbeam_channel::{Sender, unbounded};
+
 use super::{Message, Shell};
 use crate::base::limits::SNAPSHOT_PATIENCE;
 use crate::base::{Event, Index, NodeId, Term, Time};
@@ -33,6 +35,8 @@ pub struct Traffic {
     attempts: u64,
     /// That of the intake.
     receiving: u64,
+    /// Asks for old entries of the log; made when they are needed first.
+    entries: Option<Sender<(Index, Index)>>,
 }
 
 impl Shell {
@@ -62,17 +66,33 @@ impl Shell {
         self.snapshot_time
     }
 
-    /// Reads old entries of the log for a peer that lags.
+    /// Reads old entries of the log for a peer that lags, one piece after another: each takes a segment's memory, and
+    /// the allocator would keep as much for every thread.
     pub(super) fn read_entries(&mut self, first: Index, last: Index, now: Time) {
-        let (mut directory, desk) = (self.directory.clone(), self.desk.clone());
-        let started = threads::start("dqlite-entries", move || {
-            let result = entries::read_entries(&mut directory, first, last);
-            desk.deliver(Message::EntriesRead { first, result });
+        let reader = match self.traffic.entries.take() {
+            Some(reader) => Ok(reader),
+            None => self.start_reader(),
+        };
+        let asked = reader.and_then(|reader| {
+            let asked =
+                reader.send((first, last)).map_err(|_| "the thread that reads them is gone".to_owned());
+            asked.map(|()| self.traffic.entries = Some(reader))
         });
-        if let Err(error) = started {
-            let result = Err(format!("no thread to read them: {error}"));
-            self.core.handle_entries_read(first, result, now);
+        if let Err(text) = asked {
+            self.core.handle_entries_read(first, Err(text), now);
         }
+    }
+
+    fn start_reader(&self) -> Result<Sender<(Index, Index)>, String> {
+        let (mut directory, desk) = (self.directory.clone(), self.desk.clone());
+        let (sender, asked) = unbounded::<(Index, Index)>();
+        let started = threads::start("dqlite-entries", move || {
+            for (first, last) in asked {
+                let result = entries::read_entries(&mut directory, first, last);
+                desk.deliver(Message::EntriesRead { first, result });
+            }
+        });
+        started.map(|_| sender).map_err(|error| format!("no thread to read them: {error}"))
     }
 
     /// The head of a leader's snapshot has come.
