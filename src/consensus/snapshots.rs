@@ -112,22 +112,19 @@ impl Consensus {
         }
     }
 
-    /// A peer has taken an append: it has no need of a snapshot any more, and maybe it has just installed one.
-    pub(super) fn note_success(&mut self, from: NodeId, installed: bool) {
+    /// A peer has taken an append, and where it was `awaited` to install a snapshot, maybe it has just done so.
+    pub(super) fn note_success(&mut self, from: NodeId, awaited: bool) {
         let (Some(raw), Some(leadership)) = (&self.raw, &mut self.leadership) else { return };
         let last = Index(raw.raft.raft_log.last_index());
         let peer = leadership.peer(from);
         peer.snapshot_failures = 0;
-        if installed {
-            peer.catches_up_to = Some(last);
-        }
-        if raw
-            .raft
-            .prs()
-            .get(from.0)
-            .is_some_and(|it| peer.catches_up_to.is_some_and(|to| it.matched >= to.0))
-        {
-            peer.catches_up_to = None;
+        if let Some(progress) = raw.raft.prs().get(from.0) {
+            if awaited && progress.state != ProgressState::Snapshot {
+                peer.catches_up_to = Some(last);
+            }
+            if peer.catches_up_to.is_some_and(|to| progress.matched >= to.0) {
+                peer.catches_up_to = None;
+            }
         }
         self.end_rests(|id, _| id == from);
     }

@@ -87,6 +87,16 @@ fn a_peer_that_was_sent_a_snapshot_is_written_to_again_once_it_says_so() {
 }
 
 #[test]
+fn an_answer_from_before_the_snapshot_does_not_count_as_its_installation() {
+    let mut node = far_ahead();
+    node.receive(3, result(2, 0, 5));
+    assert_eq!(node.progress(3).state, raft::ProgressState::Snapshot);
+    node.receive(3, result(2, 20, 0));
+    assert_eq!(node.progress(3).state, raft::ProgressState::Probe, "it could not install it");
+    assert_eq!(node.consensus.first_awaited(), None, "nothing is kept for it");
+}
+
+#[test]
 fn what_came_into_the_log_while_a_snapshot_was_sent_is_kept_until_the_peer_has_it() {
     let mut node = far_ahead();
     for number in 21..=30 {

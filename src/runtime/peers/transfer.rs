@@ -7,6 +7,7 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -108,6 +109,15 @@ pub fn run<D: Disk + Clone>(
     if end.is_over() { Ok(()) } else { closed }
 }
 
+/// As [`run`] says, also where it panics: whoever waits for it must hear of its end.
+///
+/// # Errors
+/// Those of `run`, or the panic.
+pub fn guarded(run: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+    catch_unwind(AssertUnwindSafe(run))
+        .unwrap_or_else(|_| Err(Failure::from("the thread that sends it panicked".to_owned())))
+}
+
 fn send<D: Disk + Clone>(
     disk: &D,
     job: &TransferJob,
@@ -187,7 +197,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::time::Duration;
 
-    use super::{TransferEnd, TransferJob, run};
+    use super::{Failure, TransferEnd, TransferJob, guarded, run};
     use crate::base::{Index, NodeId, Term};
     use crate::codec::membership::Configuration;
     use crate::codec::peer::{Incoming, Message, PeerReader};
@@ -218,6 +228,13 @@ mod tests {
         let (near, far) = UnixStream::pair().unwrap();
         near.set_nonblocking(true).unwrap();
         (near.into(), far)
+    }
+
+    #[test]
+    fn a_transfer_that_panics_has_failed() {
+        let panicked = guarded(|| panic!("planned"));
+        assert_eq!(panicked, Err(Failure::from("the thread that sends it panicked".to_owned())));
+        assert_eq!(guarded(|| Ok(())), Ok(()));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crossbeam_channel::{Sender, unbounded};
@@ -88,7 +89,9 @@ impl Shell {
         let (sender, asked) = unbounded::<(Index, Index)>();
         let started = threads::start("dqlite-entries", move || {
             for (first, last) in asked {
-                let result = entries::read_entries(&mut directory, first, last);
+                let read = AssertUnwindSafe(|| entries::read_entries(&mut directory, first, last));
+                let result = catch_unwind(read)
+                    .unwrap_or_else(|_| Err("the thread that reads them panicked".to_owned()));
                 desk.deliver(Message::EntriesRead { first, result });
             }
         });
@@ -191,9 +194,11 @@ impl Shell {
         let job = TransferJob { to, term, wanted };
         let (watched, place) = (end.clone(), address.clone());
         let run = move |socket: Result<OwnedFd, String>| {
-            let result = socket
-                .map_err(|text| transfer::Failure::from(format!("no connection to {place}: {text}")))
-                .and_then(|socket| transfer::run(&directory, &job, socket, &watched, SNAPSHOT_PATIENCE));
+            let result = transfer::guarded(|| {
+                let socket = socket
+                    .map_err(|text| transfer::Failure::from(format!("no connection to {place}: {text}")))?;
+                transfer::run(&directory, &job, socket, &watched, SNAPSHOT_PATIENCE)
+            });
             desk.deliver(Message::Transferred { to, attempt, result });
         };
         if let Some((_, old)) = self.traffic.transfers.insert(to, (attempt, end)) {
