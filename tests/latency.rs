@@ -100,3 +100,30 @@ fn the_loop_looks_at_its_sockets_again_in_the_middle_of_many_short_statements() 
     // 64 statements in a turn; the last turn may not have been counted yet.
     assert!(turns.iter().any(|turns| *turns >= 19), "turns for 1280 statements each: {turns:?}");
 }
+
+/// A client that takes a dump as fast as it comes has a turn of its own for each piece of it, also where the next piece is
+/// there at once. How many there are depends on how fast the client is; without the limit a few are enough.
+#[test]
+fn a_dump_leaves_the_others_their_turns() {
+    const MIB: u64 = 64;
+    let node = TestNode::start();
+    let mut client = Client::with_database(node.address(), "test");
+    client.exec("CREATE TABLE t(x)", &[]).ok();
+    let fill = format!(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT {MIB}) \
+         INSERT INTO t SELECT randomblob(1 << 20) FROM n"
+    );
+    client.exec(&fill, &[]).ok();
+    let before = node.loop_latency().count();
+    client.request(&Request::Dump { filename: b"test" }).unwrap();
+    let (mut taken, mut buffer) = (0, vec![0; 4 << 20]);
+    while taken < MIB << 20 {
+        match client.read(&mut buffer).unwrap() {
+            0 => panic!("the node closed the connection after {taken} bytes"),
+            count => taken += count as u64,
+        }
+    }
+    let turns = node.loop_latency().count() - before;
+    // 256 KiB in a turn; the last one may not have been counted yet.
+    assert!(turns >= MIB * 4 - 2, "{turns} turns for {MIB} MiB");
+}

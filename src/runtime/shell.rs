@@ -291,6 +291,7 @@ impl Shell {
                 break;
             }
         }
+        self.sockets.flushed.clear();
         self.end_transfers();
         self.starting.take_if(|_| !self.core.is_about_to_lead());
     }

@@ -41,7 +41,8 @@ impl World {
             first[200] = first[200].wrapping_add(1);
             changes.pages.insert(PageNo(1), Page::from_slice(&first));
             for no in 2..=PAGES {
-                changes.pages.insert(PageNo(no), Page::from_slice(&[round; PAGE as usize]));
+                // Not zeros: pages of zeros are all one.
+                changes.pages.insert(PageNo(no), Page::from_slice(&[round + 1; PAGE as usize]));
             }
             database.reserve(WriterId(99), &pinned).unwrap();
             let seq = database.publish(WriterId(99), pinned, changes).seq();

@@ -19,6 +19,9 @@ use crate::sqlite::Interrupter;
 /// How often one socket is read before the others have their turn.
 const READS_PER_TURN: usize = 16;
 
+/// Less than this is not worth being remembered until the end of the turn.
+const MUCH_BYTES: usize = 16 << 10;
+
 /// How long a client waits that could not be accepted.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
@@ -37,6 +40,8 @@ pub struct Sockets {
     pub(super) to_flush: BTreeSet<ConnId>,
     /// Sockets that may take more, once the others had their turn.
     pub(super) to_flush_on: BTreeSet<ConnId>,
+    /// What sockets took in this turn, where that was much.
+    pub(super) flushed: HashMap<ConnId, usize>,
     /// Sockets that may hold bytes which their sessions did not want yet.
     unread: BTreeSet<ConnId>,
     /// When to look for clients that could not be accepted.
@@ -54,16 +59,25 @@ impl Shell {
             }
             return;
         }
-        let mut written = 0;
+        // What a client takes may bring more for it at once: a turn would last for as long as it keeps up.
+        let before = self.sockets.flushed.get(&conn).copied().unwrap_or(0);
+        let written = self.write(conn, before, now);
+        if written > before.max(MUCH_BYTES) {
+            self.sockets.flushed.insert(conn, written);
+        }
+    }
+
+    /// Writes to a socket that took `written` bytes in this turn; how many these are then.
+    fn write(&mut self, conn: ConnId, mut written: usize, now: Time) -> usize {
         while let Some(connection) = self.sockets.connections.get_mut(&conn) {
             let output = self.core.output(conn);
             if output.is_empty() {
-                return;
+                break;
             }
             if written >= FLUSH_PER_TURN_BYTES {
                 // The poll does not tell again of a socket that takes more.
                 self.sockets.to_flush_on.insert(conn);
-                return;
+                break;
             }
             if self.sends_later
                 && let Some(outlet) = connection.leave(output)
@@ -80,10 +94,11 @@ impl Shell {
                     self.core.handle_written(conn, count, now);
                 }
                 // The poll says when the socket takes more.
-                WriteOutcome::Blocked => return,
-                WriteOutcome::Gone => return self.drop_socket(conn, now),
+                WriteOutcome::Blocked => break,
+                WriteOutcome::Gone => self.drop_socket(conn, now),
             }
         }
+        written
     }
 
     pub(super) fn drop_socket(&mut self, conn: ConnId, now: Time) {
