@@ -26,6 +26,20 @@ def free_address():
                 continue
 
 
+def ask(address, name, timeout, /, **fields):
+    """The answer to one request, or None where the node at this address gives none."""
+    try:
+        conn = wire_client.Conn(address, timeout=timeout)
+    except OSError:
+        return None
+    try:
+        return conn.call(name, **fields)
+    except (OSError, EOFError):
+        return None
+    finally:
+        conn.close()
+
+
 def build_host(lut):
     os.makedirs(BUILD, exist_ok=True)
     return lut.compile(os.path.join(library.ROOT, "benches", "host.c"), os.path.join(BUILD, f"host-{os.getpid()}"), BUILD)

@@ -3,7 +3,6 @@ import os
 import time
 
 import nodes
-import wire_client
 
 VOTER, STANDBY, SPARE = 0, 1, 2
 TICK = os.sysconf("SC_CLK_TCK")
@@ -52,16 +51,7 @@ class Trio:
 
     def ask(self, at, name, timeout=10.0, **fields):
         """The answer to one request, or None where the node gives none."""
-        try:
-            conn = wire_client.Conn(self.addresses[at], timeout=timeout)
-        except OSError:
-            return None
-        try:
-            return conn.call(name, **fields)
-        except (OSError, EOFError):
-            return None
-        finally:
-            conn.close()
+        return nodes.ask(self.addresses[at], name, timeout, **fields)
 
     def find_leader(self):
         """The node that says of itself that it leads, now."""

@@ -36,6 +36,17 @@ fn write_while_away(cluster: &mut Cluster, number: usize, client: &mut Client, m
     next
 }
 
+/// Three nodes that take snapshots often and hold the same ten rows, and a client of the first.
+fn with_ten_rows() -> (Cluster, Client) {
+    let cluster = Cluster::with(3, often);
+    let mut client = cluster.connect(1);
+    client.open(NAME).ok();
+    client.exec("CREATE TABLE t(n, b)", &[]).ok();
+    insert(&mut client, 0..10);
+    cluster.equal_dumps(NAME);
+    (cluster, client)
+}
+
 /// The first entry of the log that the node has on disk, by the names of its closed segments and its newest snapshot:
 /// far above 1 if the log did not come entry by entry.
 fn begins_at(cluster: &mut Cluster, number: usize) -> Option<u64> {
@@ -111,12 +122,7 @@ fn a_fresh_node_is_promoted_by_way_of_a_snapshot_while_writes_go_on() {
 
 #[test]
 fn a_database_of_many_megabytes_arrives_in_a_directory_with_an_older_one() {
-    let mut cluster = Cluster::with(3, often);
-    let mut client = cluster.connect(1);
-    client.open(NAME).ok();
-    client.exec("CREATE TABLE t(n, b)", &[]).ok();
-    insert(&mut client, 0..10);
-    cluster.equal_dumps(NAME);
+    let (mut cluster, mut client) = with_ten_rows();
     let away = 2;
     let next = write_while_away(&mut cluster, away, &mut client, 10);
     for n in 0..6 {
@@ -133,12 +139,7 @@ fn a_database_of_many_megabytes_arrives_in_a_directory_with_an_older_one() {
 
 #[test]
 fn a_receiver_that_is_stopped_in_the_middle_starts_again_and_is_brought_up_to_date() {
-    let mut cluster = Cluster::with(3, often);
-    let mut client = cluster.connect(1);
-    client.open(NAME).ok();
-    client.exec("CREATE TABLE t(n, b)", &[]).ok();
-    insert(&mut client, 0..10);
-    cluster.equal_dumps(NAME);
+    let (mut cluster, mut client) = with_ten_rows();
     write_while_away(&mut cluster, 3, &mut client, 10);
     for n in 0..8 {
         client.exec(&format!("INSERT INTO t VALUES({n}, randomblob(4000000))"), &[]).ok();

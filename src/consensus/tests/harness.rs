@@ -299,6 +299,18 @@ pub(super) fn leader() -> Node {
     node
 }
 
+/// A server with this log that server 2 has just elected.
+pub(super) fn elected(stored: Stored) -> Node {
+    let mut node = Node::start(config(1), stored);
+    node.wait(2 * ELECTION);
+    node.receive(2, vote(2, true, Some(true)));
+    node.persist_all();
+    node.receive(2, vote(2, true, Some(false)));
+    node.persist_all();
+    assert!(node.consensus.is_leader());
+    node
+}
+
 impl Node {
     pub(super) fn progress(&self, id: u64) -> raft::Progress {
         self.consensus.raw.as_ref().unwrap().raft.prs().get(id).unwrap().clone()

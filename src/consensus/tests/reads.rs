@@ -227,12 +227,7 @@ fn while_a_change_is_pending_both_configurations_are_asked() {
     assert_eq!(node.take_news(), [ready(up_to, 2)]);
 
     // One that is a voter no more has a say until that is committed.
-    let mut node = Node::start(config(1), Stored::fresh(&voters(&[1, 2])));
-    node.wait(2 * ELECTION);
-    node.receive(2, vote(2, true, Some(true)));
-    node.persist_all();
-    node.receive(2, vote(2, true, Some(false)));
-    node.persist_all();
+    let mut node = elected(Stored::fresh(&voters(&[1, 2])));
     node.receive(2, result(2, 0, 2));
     node.take_news();
     node.consensus.propose_change(&voters(&[1])).unwrap();

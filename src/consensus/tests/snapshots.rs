@@ -194,13 +194,7 @@ fn a_backlog_beyond_what_one_message_may_hold_makes_a_snapshot_wanted_at_once() 
     let mut stored = Stored::fresh(&voters(&[1, 2, 3]));
     let payload = bytes(7);
     stored.entries.extend((2..=last).map(|index| entry(index, 1, EntryKind::Command, payload.clone())));
-    let mut node = Node::start(config(1), stored);
-    node.wait(2 * ELECTION);
-    node.receive(2, vote(2, true, Some(true)));
-    node.persist_all();
-    node.receive(2, vote(2, true, Some(false)));
-    node.persist_all();
-    assert!(node.consensus.is_leader());
+    let mut node = elected(stored);
     let wanted = |node: &mut Node| {
         let wanted = |effect: &Effect| matches!(effect, Effect::SnapshotWanted { covering: Index(1) });
         node.take_news().iter().any(wanted)

@@ -355,12 +355,7 @@ fn answers_go_to_the_address_that_the_asking_server_gave() {
 #[test]
 fn a_demoted_leader_makes_way_for_the_only_voter_in_the_same_term() {
     let demoted = servers(&[(1, Role::StandBy), (2, Role::Voter)]);
-    let mut node = Node::start(config(1), Stored::fresh(&voters(&[1, 2])));
-    node.wait(2 * ELECTION);
-    node.receive(2, vote(2, true, Some(true)));
-    node.persist_all();
-    node.receive(2, vote(2, true, Some(false)));
-    node.persist_all();
+    let mut node = elected(Stored::fresh(&voters(&[1, 2])));
     node.receive(2, result(2, 0, 2));
     node.consensus.propose_change(&demoted).unwrap();
     node.poll();
@@ -385,12 +380,7 @@ fn a_long_backlog_is_sent_in_pieces_that_end_in_the_leaders_term_and_read_from_d
     // 20 MiB of an older term, 60 MiB of the own one: more than the memory keeps.
     let mut stored = Stored::fresh(&voters(&[1, 2, 3]));
     stored.entries.extend((2..=21).map(|index| entry(index, 1, EntryKind::Command, big())));
-    let mut node = Node::start(config(1), stored);
-    node.wait(2 * ELECTION);
-    node.receive(2, vote(2, true, Some(true)));
-    node.persist_all();
-    node.receive(2, vote(2, true, Some(false)));
-    node.persist_all();
+    let mut node = elected(stored);
     node.receive(2, result(2, 0, 22));
     for _ in 0..60 {
         node.consensus.propose(EntryKind::Command, big()).unwrap();

@@ -183,16 +183,7 @@ class Cluster:
 
     def ask(self, number, name, timeout=5.0, **fields):
         """The answer to one request, or None where the node does not answer."""
-        try:
-            conn = self.conn(number, timeout)
-        except OSError:
-            return None
-        try:
-            return conn.call(name, **fields)
-        except (OSError, EOFError):
-            return None
-        finally:
-            conn.close()
+        return nodes.ask(self.members[number].target, name, timeout, **fields)
 
     def number_of(self, address):
         return next((n for n, m in self.members.items() if m.listen == address), None)
