@@ -147,6 +147,10 @@ pub const PEER_ENTRIES_MAX: usize = 262_141;
 /// C 1.18.7 takes no more than [`PEER_PAYLOAD_BYTES_MAX`], releases before it set no limit.
 pub const PEER_SNAPSHOT_BYTES_MAX: u64 = 1 << 40;
 
+/// How old, in election timeouts, what a node that does not lead has applied may be when it answers a read; then it
+/// refuses. An election takes less as a rule, so that reads go on meanwhile; a node that is cut off stops soon.
+pub const READ_AGE_MAX_ELECTION_TIMEOUTS: u32 = 2;
+
 /// How long a reader may stay on an old version, whatever that keeps in memory; see [`READER_BYTES_MAX`].
 pub const READER_AGE_MAX: Duration = Duration::from_secs(60);
 

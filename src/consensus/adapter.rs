@@ -70,6 +70,8 @@ pub struct Consensus {
     pub(super) told_conflict: Option<(NodeId, Term)>,
     /// The term in which another server took over leadership without raising it.
     pub(super) taken_over: Option<Term>,
+    /// How old what is applied can be while another server leads.
+    pub(super) freshness: super::freshness::Freshness,
     /// On a bootstrap start: the entry that stands in the log already, in place of raft-rs's first.
     pub(super) bootstrap_entry: Option<(Index, Term)>,
     /// The mistake that a test has planted.
@@ -107,8 +109,7 @@ impl Consensus {
             let conf_state = conf_state(&RaftMembers::of(&snapshot.configuration, None, None));
             log.set_snapshot(snapshot, conf_state);
         }
-        let applied = Index(hard_state.commit);
-        let term = Term(hard_state.term);
+        let (applied, term) = (Index(hard_state.commit), Term(hard_state.term));
         let labels_seed = !config.seed;
         let mut consensus = Self {
             pin: PinnedTimeout::new(config.seed, raft_config.election_tick),
@@ -139,6 +140,7 @@ impl Consensus {
             callers: BTreeMap::new(),
             told_conflict: None,
             taken_over: None,
+            freshness: super::freshness::Freshness::default(),
             bootstrap_entry,
             #[cfg(test)]
             planted: super::planted::PLANTED.get(),
@@ -281,6 +283,7 @@ impl Consensus {
         }
         self.pin_payloads();
         self.check_round();
+        self.check_freshness();
     }
 
     /// A snapshot is durable, and the log before `keep_from` may be forgotten.

@@ -118,6 +118,7 @@ impl Consensus {
             self.fail(&text);
             return;
         }
+        self.note_commit_of(from, append.term, append.commit);
         if append.prev_index.0 >= LABELS_FROM {
             self.follow(from, append.term);
             self.answer_label(from, append.prev_index.0);

@@ -39,6 +39,7 @@ mod adapter;
 mod changes;
 mod clock;
 mod fence;
+mod freshness;
 mod inbound;
 mod leadership;
 mod log_view;

@@ -36,9 +36,11 @@ pub(super) struct Client {
     pub(super) dump: Option<Box<Dump>>,
     /// It reads an old version that takes too much memory, and is told to end.
     pub(super) stopping: bool,
-    /// Leadership went while a statement ran: its result is void.
-    pub(super) void: bool,
+    /// The ground went while a statement ran: its result is void, and this is the answer.
+    pub(super) void: Option<Failure>,
     pub(super) gone: bool,
+    /// Its OPEN asked to be served by a node that does not lead, too.
+    pub(super) anywhere: bool,
 }
 
 /// What is known of a kept statement.
@@ -78,6 +80,17 @@ pub(super) enum Place {
     Closing,
 }
 
+/// What is gone, on which clients were served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gone {
+    /// This node led.
+    Leadership,
+    /// Another node led: who reads here need not notice.
+    OtherLeader,
+    /// The databases, or that they can be trusted, on a node that did not lead.
+    Databases,
+}
+
 /// What the request in hand waits for.
 #[derive(Debug)]
 pub(super) enum Wait {
@@ -115,8 +128,9 @@ impl Client {
             proof: Proof::None,
             dump: None,
             stopping: false,
-            void: false,
+            void: None,
             gone: false,
+            anywhere: false,
         }
     }
 }
@@ -219,7 +233,7 @@ impl Core {
     /// The connection to the client's database is there, or could not be made: code and text.
     pub fn handle_sql_opened(&mut self, conn: ConnId, result: Result<(), (i32, Vec<u8>)>, now: Time) {
         let Some(client) = self.clients.get_mut(&conn) else { return };
-        let void = std::mem::take(&mut client.void);
+        let void = client.void.take().is_some();
         client.wait = Wait::Nothing;
         match result {
             Ok(()) => {
@@ -264,15 +278,15 @@ impl Core {
             self.databases.forget(slot, conn);
             self.databases.note_ran(slot);
         }
-        let ready = self.is_ready();
+        let decided = self.is_ready() || !self.is_leading();
         let Some(client) = self.clients.get_mut(&conn) else { return };
         if client.gone {
             self.clients.remove(&conn);
         } else if let Wait::Opening(name) = &client.wait
-            && ready
+            && decided
         {
             let name = name.clone();
-            self.open(conn, name);
+            self.check_open(conn, name, now);
         } else {
             self.serve(conn, now);
         }
@@ -320,8 +334,14 @@ impl Core {
             SessionEvent::Sql(sql) if self.is_ready() || matches!(sql, Sql::Finalize { .. }) => {
                 self.run_sql(conn, sql, now);
             }
+            SessionEvent::Sql(sql) if !self.is_leading() => self.run_sql_here(conn, sql, now),
             SessionEvent::Sql(sql) => self.wait_for_leadership(conn, Wait::Request(sql), now),
-            SessionEvent::Open { name } => self.check_open(conn, name, now),
+            SessionEvent::Open { name, anywhere } => {
+                if let Some(client) = self.clients.get_mut(&conn) {
+                    client.anywhere = anywhere;
+                }
+                self.check_open(conn, name, now);
+            }
             SessionEvent::Interrupt => self.interrupt(conn, now),
             SessionEvent::MoreRows if self.resume_dump(conn, now) => {}
             SessionEvent::MoreRows => self.resume(conn),
@@ -376,28 +396,31 @@ impl Core {
         }
     }
 
-    /// Leadership is gone: nothing that is under way can be confirmed, and no database stays open. `held` are the
-    /// clients whose answers waited for a version that is dropped.
-    pub(super) fn fail_clients(&mut self, held: &[ConnId], now: Time) {
-        self.fail_changes(now);
+    /// Nothing that is under way can be confirmed, and no database stays open. `held` are the clients whose answers
+    /// waited for a version that is dropped.
+    pub(super) fn fail_clients(&mut self, held: &[ConnId], gone: Gone, now: Time) {
+        let lost = if gone == Gone::Leadership { failure::LEADERSHIP_LOST } else { failure::NOT_LEADER };
         for conn in self.all_clients() {
             let Some(client) = self.clients.get_mut(&conn) else { continue };
+            if client.anywhere && gone == Gone::OtherLeader {
+                continue;
+            }
             client.session.handle_database_closed();
             let answer = match client.wait {
                 Wait::Opening(_) | Wait::Request(_) | Wait::Node(_) | Wait::Slot(Some(_)) => {
                     Some(failure::NOT_LEADER)
                 }
                 // Earlier statements of the same text may have written already.
-                Wait::Slot(None) => Some(failure::LEADERSHIP_LOST),
+                Wait::Slot(None) => Some(lost.clone()),
                 Wait::Held(_) => Some(Self::lost_while_held(client.proof)),
-                Wait::Written => Some(failure::LEADERSHIP_LOST),
+                Wait::Written => Some(lost.clone()),
                 Wait::Nothing | Wait::Running | Wait::Internal => None,
             };
             debug_assert!(!held.contains(&conn) || answer.is_some(), "a held answer waits for its version");
             match client.sql {
                 Place::Idle => self.close_sql(conn, now),
                 Place::Busy | Place::Opening => {
-                    client.void = true;
+                    client.void = Some(lost.clone());
                     self.effects.push_back(Effect::InterruptSql { conn });
                 }
                 Place::None | Place::Closing => {}
@@ -418,12 +441,14 @@ impl Core {
         }
         if self.is_ready() {
             self.open(conn, name);
+        } else if !self.is_leading() {
+            self.open_here(conn, name, now);
         } else {
             self.wait_for_leadership(conn, Wait::Opening(name), now);
         }
     }
 
-    fn open(&mut self, conn: ConnId, name: Vec<u8>) {
+    pub(super) fn open(&mut self, conn: ConnId, name: Vec<u8>) {
         let Some(client) = self.clients.get_mut(&conn) else { return };
         if client.sql != Place::None {
             // Its connection of an earlier leadership is still being closed.

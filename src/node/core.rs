@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::clients::Client;
+use super::clients::{Client, Gone};
 use super::effect::{Effect, Waste};
 use super::figures::Tally;
 use super::install::Intake;
@@ -449,7 +449,13 @@ impl Core {
         self.databases.set_writable(Err(if led { Veto::LeadershipLost } else { Veto::NotLeader }));
         let failed = self.databases.discard_speculative();
         self.databases.set_writable(Err(Veto::NotLeader));
-        self.fail_clients(&failed, now);
+        self.fail_changes(now);
+        let gone = match (led, &self.failed) {
+            (true, _) => Gone::Leadership,
+            (false, Some(_)) => Gone::Databases,
+            (false, None) => Gone::OtherLeader,
+        };
+        self.fail_clients(&failed, gone, now);
         self.roles.manager.handle_leading(false, now);
     }
 }

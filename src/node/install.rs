@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::clients::Gone;
 use super::core::Core;
 use super::effect::{Effect, IncomingSnapshot};
 use crate::base::{Entry, Event, Index, NodeId, Term, Time};
@@ -133,6 +134,8 @@ impl Core {
         let Some(intake) = self.intake.take() else { return Vec::new() };
         let (index, term) = intake.place;
         log::info!("the snapshot at {index} is in place");
+        // Who reads here opens anew, if only because a database of that name may be another one now.
+        self.fail_clients(&[], Gone::Databases, now);
         let old = self.databases.restore(databases);
         self.restart_from(index, term);
         self.tally.snapshots.received += 1;

@@ -5,6 +5,7 @@ mod clients;
 pub mod core;
 mod dump;
 pub mod effect;
+mod elsewhere;
 pub mod figures;
 mod install;
 mod own_snapshots;

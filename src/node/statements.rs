@@ -28,21 +28,25 @@ fn rolled_back(why: Why) -> Failure {
 
 impl Core {
     /// A request on the client's connection ended or paused.
-    pub fn handle_sql_ran(&mut self, conn: ConnId, progress: Progress, now: Time) {
+    pub fn handle_sql_ran(&mut self, conn: ConnId, mut progress: Progress, now: Time) {
         let Some(client) = self.clients.get_mut(&conn) else { return };
         client.sql = Place::Idle;
         let Some(slot) = client.database else { return };
         self.databases.note_ran(slot);
         let answered = !matches!(client.wait, Wait::Internal);
-        let void = std::mem::take(&mut client.void);
-        if client.gone || void {
-            let gone = client.gone;
+        let void = client.void.take();
+        if client.gone || void.is_some() {
+            let failure = void.filter(|_| !client.gone && answered);
             self.close_sql(conn, now);
-            if !gone && answered {
-                self.fail(conn, &failure::LEADERSHIP_LOST, now);
+            if let Some(failure) = failure {
+                self.fail(conn, &failure, now);
             }
             return self.settle(now);
         }
+        if self.refuse_if_old(conn, &mut progress, now) {
+            return self.settle(now);
+        }
+        let Some(client) = self.clients.get_mut(&conn) else { return };
         match progress {
             Progress::NeedsSlot => {
                 let interrupted = client.session.is_interrupted();
@@ -201,6 +205,7 @@ impl Core {
     }
 
     pub(super) fn run_sql(&mut self, conn: ConnId, sql: Sql, now: Time) {
+        let leads = self.is_leading();
         let Some(client) = self.clients.get_mut(&conn) else { return };
         let Some(slot) = client.database.filter(|_| client.sql == Place::Idle) else {
             return self.fail(conn, &failure::NO_DATABASE, now);
@@ -214,6 +219,9 @@ impl Core {
             }
             Sql::Prepare { .. } | Sql::Finalize { .. } => Kept::default(),
         };
+        if writes && !leads {
+            return self.fail(conn, &failure::NOT_LEADER, now);
+        }
         match &sql {
             Sql::Prepare { stmt, sql, .. } => {
                 let bounds = text_bounds_transaction(sql);

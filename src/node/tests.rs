@@ -1,6 +1,7 @@
 //! The core with real page stores and consensus; the test plays the disk and the SQL threads.
 
 mod bursts;
+mod elsewhere;
 mod interrupts;
 mod peers;
 mod proofs;
@@ -111,7 +112,10 @@ impl World {
 
     /// A node whose first writes to disk have not been done.
     fn asleep(snapshots: SnapshotPolicy, wait: Duration) -> Self {
-        let core = Core::new(config(snapshots, wait), fresh(), Time(0)).unwrap();
+        Self::of(Core::new(config(snapshots, wait), fresh(), Time(0)).unwrap())
+    }
+
+    fn of(core: Core) -> Self {
         let mut world = Self {
             core,
             now: Time(0),

@@ -124,6 +124,10 @@ impl Chain {
         self.only = who;
     }
 
+    pub(super) fn check_writable(&self) -> Result<(), Veto> {
+        self.writable
+    }
+
     pub(super) fn set_writable(&mut self, writable: Result<(), Veto>) {
         self.writable = writable;
     }

@@ -205,6 +205,14 @@ impl Database {
         self.chain().set_writable(writable);
     }
 
+    /// Whether anyone may write here now.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check_writable(&self) -> Result<(), Veto> {
+        self.chain().check_writable()
+    }
+
     /// The newest version's place in the order.
     #[must_use]
     pub fn head_seq(&self) -> u64 {

@@ -6,6 +6,7 @@ use crate::base::{NodeId, Role};
 use crate::codec::client::failure::{
     ALREADY_OPEN, CLUSTER_FORMAT, DESCRIBE_FORMAT, LEADERSHIP_LOST, NO_DATABASE, NO_STATEMENT, NOT_LEADER,
 };
+use crate::codec::client::request::OPEN_ANYWHERE;
 use crate::codec::client::{Failure, Format, HEARTBEAT_TIMEOUT_MS, Request, Response, Schema, ServerEntry};
 
 use super::event::{CloseReason, Reply, ServerInfo, SessionEvent, Sql};
@@ -20,12 +21,16 @@ pub(super) struct Client {
     pub(super) id: u64,
     /// The statements of its database, if that is open.
     pub(super) database: Option<Statements>,
+    /// It wants that database to be served by a node that does not lead, too.
+    pub(super) anywhere: bool,
 }
 
 /// The request in the node's hands, as far as its answer depends on it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Asked {
-    Open,
+    Open {
+        anywhere: bool,
+    },
     Prepare {
         schema: Schema,
         stmt: u32,
@@ -70,18 +75,26 @@ impl Client {
 
     fn check(&mut self, request: Request<'_>, leading: bool) -> Result<Next, Failure> {
         let leader_only = if leading { Ok(()) } else { Err(NOT_LEADER) };
+        // The node looks at statements again: it serves no writes.
+        let served = if self.anywhere { Ok(()) } else { leader_only.clone() };
         match request {
             Request::Leader => Next::other(SessionEvent::Leader { legacy: self.legacy }),
             Request::Client { id } => Ok(self.welcome(id)),
-            Request::Open { filename, .. } => leader_only.and_then(|()| self.open(filename)),
-            Request::Prepare { schema, db, sql } => leader_only.and_then(|()| self.prepare(schema, db, sql)),
+            Request::Open { filename, flags, .. } => {
+                let anywhere = flags & OPEN_ANYWHERE != 0;
+                if !anywhere {
+                    leader_only?;
+                }
+                self.open(filename, anywhere)
+            }
+            Request::Prepare { schema, db, sql } => served.and_then(|()| self.prepare(schema, db, sql)),
             Request::Exec { db, stmt, params, .. } => {
-                leader_only?;
+                served?;
                 self.live(db, stmt)?;
                 Next::run(Sql::Exec { stmt, params: params.to_owned() })
             }
             Request::Query { db, stmt, params, .. } => {
-                leader_only?;
+                served?;
                 self.live(db, stmt)?;
                 Next::run(Sql::Query { stmt, params: params.to_owned() })
             }
@@ -90,12 +103,12 @@ impl Client {
                 Next::other(SessionEvent::Sql(Sql::Finalize { stmt }))
             }
             Request::ExecSql { db, sql, params, .. } => {
-                leader_only?;
+                served?;
                 self.statements(db)?;
                 Next::run(Sql::ExecSql { sql: sql.to_vec(), params: params.to_owned() })
             }
             Request::QuerySql { db, sql, params, .. } => {
-                leader_only?;
+                served?;
                 self.statements(db)?;
                 Next::run(Sql::QuerySql { sql: sql.to_vec(), params: params.to_owned() })
             }
@@ -129,11 +142,11 @@ impl Client {
         Next::Answer(Response::Welcome { heartbeat_timeout_ms: HEARTBEAT_TIMEOUT_MS }.encode())
     }
 
-    fn open(&mut self, name: &[u8]) -> Result<Next, Failure> {
+    fn open(&mut self, name: &[u8], anywhere: bool) -> Result<Next, Failure> {
         if self.database.is_some() {
             return Err(ALREADY_OPEN);
         }
-        Ok(Next::Ask(Asked::Open, SessionEvent::Open { name: name.to_vec() }))
+        Ok(Next::Ask(Asked::Open { anywhere }, SessionEvent::Open { name: name.to_vec(), anywhere }))
     }
 
     fn prepare(&mut self, schema: Schema, db: u64, sql: &[u8]) -> Result<Next, Failure> {
@@ -162,8 +175,8 @@ impl Client {
             Reply::Server { id, address } => Response::Server { id, address: &address }.encode(),
             Reply::Servers(servers) => encode_servers(asked, &servers),
             Reply::Opened => {
-                assert!(matches!(asked, Asked::Open), "opened is no reply to {asked:?}");
-                self.database = Some(Statements::default());
+                let Asked::Open { anywhere } = asked else { panic!("opened is no reply to {asked:?}") };
+                (self.database, self.anywhere) = (Some(Statements::default()), anywhere);
                 Response::Db { id: 0 }.encode()
             }
             Reply::Prepared { params, tail } => self.encode_prepared(asked, params, tail),

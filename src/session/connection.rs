@@ -137,10 +137,10 @@ impl Session {
         }
     }
 
-    /// The node closed the connection's database: it stopped leading. Its statements are gone. A request in
+    /// The node closed the connection's database, as when it stopped leading. Its statements are gone. A request in
     /// hand still wants its reply.
     pub fn handle_database_closed(&mut self) {
-        self.client.database = None;
+        (self.client.database, self.client.anywhere) = (None, false);
     }
 
     /// Whether the connection has a database.

@@ -19,6 +19,8 @@ pub enum SessionEvent {
     Open {
         /// Its name, as it came.
         name: Vec<u8>,
+        /// To read from it even if this node does not lead.
+        anywhere: bool,
     },
     /// Do something with SQL, on the connection's database.
     Sql(Sql),

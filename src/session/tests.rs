@@ -3,6 +3,7 @@ mod streams;
 use super::{CloseReason, Reply, ServerInfo, Session, SessionEvent, Sql, is_name_allowed};
 use crate::base::limits::CLIENT_PIPELINE_BYTES_MAX;
 use crate::base::{DecodeError, NodeId, Role};
+use crate::codec::client::request::OPEN_ANYWHERE;
 use crate::codec::client::{
     Failure, FrameError, OwnedParams, PROTOCOL_LEGACY, PROTOCOL_VERSION, Params, Request, Response, Schema,
     failure,
@@ -28,7 +29,7 @@ impl Client {
     fn with_database() -> Self {
         let mut client = Self::new();
         client.send(&[open()]);
-        assert_eq!(client.events(), [SessionEvent::Open { name: b"test".to_vec() }]);
+        assert_eq!(client.events(), [SessionEvent::Open { name: b"test".to_vec(), anywhere: false }]);
         client.session.handle_reply(Reply::Opened);
         assert_eq!(client.written(), Response::Db { id: 0 }.encode());
         client
@@ -372,7 +373,7 @@ fn after_lost_leadership_the_database_must_be_opened_again() {
     client.leading = true;
     assert_eq!(client.answer(exec(0)), refusal(&failure::NO_DATABASE));
     client.send(&[open()]);
-    assert_eq!(client.events(), [SessionEvent::Open { name: b"test".to_vec() }]);
+    assert_eq!(client.events(), [SessionEvent::Open { name: b"test".to_vec(), anywhere: false }]);
     client.session.handle_reply(Reply::Opened);
     client.written();
     assert!(client.session.has_database());
@@ -419,7 +420,7 @@ fn what_cannot_be_read_closes_the_connection_without_an_answer() {
         let name = vec![b'n'; len];
         let request = Request::Open { filename: &name, flags: 0, vfs: b"" };
         let range = |max| DecodeError::Range { field: "filename", max, found: len as u64 };
-        let expected = max.map_or(SessionEvent::Open { name: name.clone() }, |max| {
+        let expected = max.map_or(SessionEvent::Open { name: name.clone(), anywhere: false }, |max| {
             SessionEvent::Close(CloseReason::Body(range(max)))
         });
         assert_eq!(close(&request.encode().unwrap()), [expected]);
@@ -460,4 +461,32 @@ fn names_that_kill_c_nodes_are_not_allowed() {
     let good = ["a/b?c=d", "file:q", "..", ":memory", "wal", "x-wal2", "a file:?"];
     assert!(bad.iter().all(|name| !is_name_allowed(name.as_bytes())));
     assert!(good.iter().all(|name| is_name_allowed(name.as_bytes())));
+}
+
+#[test]
+fn a_client_that_opened_for_it_is_heard_on_a_node_that_does_not_lead_until_its_database_is_closed() {
+    let mut client = Client { leading: false, ..Client::new() };
+    for flags in [0, 6, !OPEN_ANYWHERE] {
+        let request = Request::Open { filename: b"test", flags, vfs: b"" };
+        assert_eq!(client.answer(request), refusal(&failure::NOT_LEADER));
+    }
+    client.send(&[Request::Open { filename: b"test", flags: OPEN_ANYWHERE, vfs: b"" }]);
+    assert_eq!(client.events(), [SessionEvent::Open { name: b"test".to_vec(), anywhere: true }]);
+    client.session.handle_reply(Reply::Opened);
+    client.written();
+    client.run_query();
+    client.session.handle_reply(RESULT);
+    client.written();
+    assert_eq!(client.answer(Request::Remove { id: NodeId(1) }), refusal(&failure::NOT_LEADER));
+    assert_eq!(client.answer(exec(0)), refusal(&failure::NO_STATEMENT));
+    client.session.handle_database_closed();
+    assert_eq!(client.answer(query_sql()), refusal(&failure::NOT_LEADER));
+    // What it asked for once does not count any more.
+    client.leading = true;
+    client.send(&[open()]);
+    client.events();
+    client.session.handle_reply(Reply::Opened);
+    client.written();
+    client.leading = false;
+    assert_eq!(client.answer(query_sql()), refusal(&failure::NOT_LEADER));
 }

@@ -8,6 +8,7 @@ mod support;
 
 mod addresses;
 mod claims;
+mod elsewhere;
 mod failover;
 mod leadership;
 mod links;

@@ -11,6 +11,7 @@ use std::os::unix::net::{SocketAddr, UnixStream};
 use std::time::Duration;
 
 use dqlite::base::{NodeId, Role};
+use dqlite::codec::client::request::OPEN_ANYWHERE;
 use dqlite::codec::client::{
     Cell, Context, Format, FrameReader, OwnedParams, PROTOCOL_LEGACY, PROTOCOL_VERSION, Param, Request,
     Response, RowsEnd, Schema,
@@ -250,6 +251,12 @@ impl Client {
     #[track_caller]
     pub fn open(&mut self, name: &str) -> Answer {
         self.must(Request::Open { filename: name.as_bytes(), flags: 0, vfs: b"volatile" })
+    }
+
+    /// Opens the database for reading on whatever node this is.
+    #[track_caller]
+    pub fn open_anywhere(&mut self, name: &str) -> Answer {
+        self.must(Request::Open { filename: name.as_bytes(), flags: OPEN_ANYWHERE, vfs: b"volatile" })
     }
 
     /// Runs all statements of a text.

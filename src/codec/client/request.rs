@@ -35,6 +35,10 @@ pub(super) mod kind {
 /// The type of an interrupt, for whoever looks at headers alone.
 pub const INTERRUPT: u8 = kind::INTERRUPT;
 
+/// Of OPEN's flags: whoever opens is content with what a node that does not lead has, and may only read there. Every
+/// released client sends 0.
+pub const OPEN_ANYWHERE: u64 = 1;
+
 /// A request. Texts are borrowed from the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request<'a> {
@@ -45,11 +49,11 @@ pub enum Request<'a> {
         /// A number of the client's choice.
         id: u64,
     },
-    /// Opens the connection's one database. The flags and the VFS name that follow are ignored.
+    /// Opens the connection's one database. The VFS name is ignored, and so are all flags but [`OPEN_ANYWHERE`].
     Open {
         /// The database's name.
         filename: &'a [u8],
-        /// Unused.
+        /// [`OPEN_ANYWHERE`], or 0.
         flags: u64,
         /// Unused.
         vfs: &'a [u8],

@@ -205,6 +205,10 @@ impl SqlConn {
             self.conn.finalize(id);
             return Err(failure::NONEMPTY_TAIL);
         }
+        if let Err(failure) = self.check_leads(id) {
+            self.conn.finalize(id);
+            return Err(failure);
+        }
         if let Some(replaced) = self.kept.insert(stmt, id) {
             self.conn.finalize(replaced);
         }

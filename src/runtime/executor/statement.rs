@@ -2,7 +2,7 @@
 
 use super::SqlConn;
 use crate::codec::client::{Failure, OwnedParams, Param, failure};
-use crate::pages::{Refusal, View};
+use crate::pages::{Refusal, Veto, View};
 use crate::sqlite::{SqlError, Step, StmtId, ValueRef, codes, threads};
 
 /// How often a statement that read nothing yet is begun again on the newest version, before it waits its turn.
@@ -39,6 +39,12 @@ impl SqlConn {
     /// Whether the statement may change anything. EXPLAIN never does, though SQLite says otherwise.
     pub(super) fn writes(&self, id: StmtId) -> bool {
         !self.conn.readonly(id) && !self.conn.is_explain(id)
+    }
+
+    /// Refuses what writes, before it begins, where the node does not lead: to some clients it answers all the same.
+    pub(super) fn check_leads(&self, id: StmtId) -> Result<(), Failure> {
+        let refused = self.writes(id) && self.control.database().check_writable() == Err(Veto::NotLeader);
+        if refused { Err(failure::NOT_LEADER) } else { Ok(()) }
     }
 
     pub(super) fn has_blank_tail(&mut self, sql: &[u8], tail: usize) -> bool {
@@ -82,6 +88,7 @@ impl SqlConn {
     /// A reader outside of a transaction sees what is committed; a writer, and whatever a transaction does, sees
     /// the newest version, so that fewer transactions are stale when they write.
     pub(super) fn first_step(&mut self, id: StmtId) -> Result<Step, Halt> {
+        self.check_leads(id).map_err(Halt::Failed)?;
         let newest = self.conn.in_transaction() || self.writes(id) || self.published.is_some();
         self.control.set_view(if newest { View::Head } else { View::Committed });
         for _ in 0..=REPINS_MAX {

@@ -324,3 +324,44 @@ fn a_long_text_stops_when_too_much_is_not_committed_and_tells_what_was_lost_mean
     database.commit_to(database.head_seq());
     assert_eq!(count(&mut conn), 9);
 }
+
+#[test]
+fn a_node_that_does_not_lead_refuses_whatever_writes_before_it_begins_and_runs_the_rest() {
+    let (database, mut conn) = with_table();
+    prepare(&mut conn, 0, "INSERT INTO t VALUES(1, 1)");
+    database.set_writable(Err(Veto::NotLeader));
+    let not_leader = (10250, "not leader".to_owned());
+    let writes = [
+        "WITH x(a) AS (VALUES(1)) INSERT INTO t SELECT a, a FROM x",
+        "/* a word */ INSERT INTO t VALUES(1, 1)",
+        "INSERT INTO t VALUES(1, 1) RETURNING a",
+        "PRAGMA user_version = 7",
+        "BEGIN IMMEDIATE",
+        "CREATE TEMP TABLE x(a)",
+        "SELECT 1 WHERE 0; DELETE FROM t",
+        "VACUUM",
+    ];
+    for sql in writes {
+        assert_eq!(refused(&mut conn, sql), not_leader, "{sql}");
+        if !sql.contains(';') {
+            assert_eq!(told(failure_of(prepare(&mut conn, 1, sql))), not_leader, "{sql}");
+            assert_eq!(told(failure_of(done(start(&mut conn, query_sql(sql, &[]))))), not_leader, "{sql}");
+        }
+    }
+    let kept = Sql::Exec { stmt: 0, params: OwnedParams::default() };
+    assert_eq!(told(failure_of(done(start(&mut conn, kept)))), not_leader);
+    for sql in
+        ["BEGIN", "SELECT a FROM t", "SAVEPOINT x", "COMMIT", "PRAGMA cache_size = 10", "SELECT 1 WHERE 0"]
+    {
+        exec(&mut conn, sql);
+    }
+    for sql in ["SELECT 1", "EXPLAIN INSERT INTO t VALUES(1, 1)", "PRAGMA user_version"] {
+        assert!(!query(&mut conn, sql).is_empty(), "{sql}");
+    }
+    // In a transaction too, which goes on and may be ended.
+    exec(&mut conn, "BEGIN");
+    assert_eq!(count(&mut conn), 0);
+    assert_eq!(refused(&mut conn, "INSERT INTO t VALUES(1, 1)"), not_leader);
+    exec(&mut conn, "COMMIT");
+    assert_eq!(database.head_seq(), database.committed_seq());
+}
