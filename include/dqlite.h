@@ -385,7 +385,8 @@ DQLITE_API int dqlite_node_recover(struct dqlite_node *n, struct dqlite_node_inf
  *
  * Stop all nodes first. Call this once, on the node with the newest log, see dqlite_node_describe_last_entry();
  * then copy its data directory over those of the other nodes in the list. The list replaces the old members
- * altogether. After this, make new nodes and start them.
+ * altogether. After this, make new nodes and start them. The file cluster-before-recover.yaml in the directory keeps
+ * what the members were, and tells how to go back as long as no node was started.
  *
  * The size of each struct must be set. Returns DQLITE_MISUSE for a list that is empty, names an id or an address
  * twice, or holds an id of 0, a NULL address or a wrong size, or no voter, and then changes nothing. Whatever goes

@@ -149,6 +149,31 @@ fn one_of_three_goes_on_alone_and_takes_in_new_nodes() {
 }
 
 #[test]
+fn a_recovery_on_the_wrong_node_is_undone_and_the_cluster_goes_on_as_it_was() {
+    let [mut a, mut b, mut c] = stopped_cluster();
+    let before = b.last_entry();
+    for _ in 0..2 {
+        b.create().recover(vec![b.voter()]).unwrap();
+    }
+    let kept = std::fs::read_to_string(b.directory.path().join("cluster-before-recover.yaml")).unwrap();
+    let last = format!("# last entry: index {}, term {}\n", before.index, before.term);
+    assert!(kept.contains(&last), "{kept}");
+    for machine in [&a, &b, &c] {
+        let member = format!("- Address: \"{}\"\n  ID: {}\n  Role: 0\n", machine.address, machine.id);
+        assert!(kept.contains(&member), "{kept}");
+    }
+    for name in kept.lines().filter_map(|line| line.strip_prefix("# added: ")) {
+        std::fs::remove_file(b.directory.path().join(name)).unwrap();
+    }
+    assert_eq!(b.last_entry(), before);
+    a.start();
+    b.start();
+    c.start();
+    assert_eq!(count(&[&a, &b, &c]), 5);
+    insert(&[&a, &b, &c], 6);
+}
+
+#[test]
 fn two_of_three_go_on_with_the_directory_of_the_newer_one() {
     let [a, b, lost] = stopped_cluster();
     drop(lost);

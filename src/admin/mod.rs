@@ -1,6 +1,7 @@
 //! What a program does to a node from outside: settings before the start, recovery of a stopped node, and the
 //! managed server that keeps its own files.
 
+mod backup;
 pub mod config;
 pub mod directory;
 pub mod failure;

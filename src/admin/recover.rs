@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::backup;
 use super::config::NodeConfig;
 use super::failure::Failure;
 use super::member::{self, Member};
@@ -9,7 +10,7 @@ use crate::base::{Entry, EntryKind, Index, Payload, Term};
 use crate::codec::membership::{Configuration, Server};
 use crate::disk::overlay::Overlay;
 use crate::disk::{DirectoryLock, Disk, LockError, RealDisk};
-use crate::format::names::{closed_name, temporary_name};
+use crate::format::names::{METADATA, closed_name, temporary_name};
 use crate::format::segment::{SEGMENT_HEADER, encode_batch};
 use crate::runtime::clock;
 use crate::storage::loader::{self, LoadOptions, Loaded};
@@ -48,14 +49,17 @@ pub fn recover(config: &NodeConfig, members: Vec<Member>) -> Result<(), Failure>
     };
     let mut disk = RealDisk::open(&config.directory).map_err(failed)?;
     let loaded = load(&mut disk, config).map_err(|error| Failure::error(format!("{PREFIX}{error}")))?;
-    append(&mut disk, loaded.last_index.next(), &configuration).map_err(failed)?;
+    let place = config.directory.display();
+    log::info!("recover '{place}': last entry: index {}, term {}", loaded.last_index, loaded.last_term);
+    change(&mut disk, &loaded, &configuration).map_err(failed)?;
     log::info!(
-        "recover '{}': the log ended at index {} of term {}; from index {} on the cluster is {:?}",
-        config.directory.display(),
-        loaded.last_index,
-        loaded.last_term,
+        "recover '{place}': from index {} on the cluster is {}; before, as of entry {}, it was {}; '{}' has that, and \
+         how to go back",
         loaded.last_index.next(),
-        configuration.servers
+        in_words(&configuration),
+        loaded.configuration_index,
+        in_words(&loaded.configuration),
+        backup::NAME,
     );
     Ok(())
 }
@@ -70,20 +74,49 @@ fn configuration(members: Vec<Member>) -> Result<Configuration, String> {
     Ok(Configuration { servers: members.into_iter().map(server).collect::<Result<_, _>>()? })
 }
 
+fn in_words(configuration: &Configuration) -> String {
+    let server = |it: &Server| format!("{} at '{}' ({:?})", it.id, it.address, it.role);
+    configuration.servers.iter().map(server).collect::<Vec<_>>().join(", ")
+}
+
+/// Keeps what was, then appends the entry.
+fn change<D: Disk>(disk: &mut D, loaded: &Loaded, configuration: &Configuration) -> io::Result<()> {
+    let next = loaded.last_index.next();
+    let name = closed_name(next, next);
+    let files = disk.list()?;
+    let mut read = |wanted: &[&str]| -> io::Result<Vec<(String, Vec<u8>)>> {
+        let found = files.iter().filter(|(name, _)| wanted.contains(&name.as_str()));
+        found.map(|(name, _)| Ok((name.clone(), disk.read_all(name)?))).collect()
+    };
+    let (before, metadata) = (read(&[backup::NAME])?, read(&METADATA)?);
+    let before = before.first().map(|(_, bytes)| bytes.as_slice());
+    let content = backup::content(before, loaded, &metadata, &name);
+    if before != Some(content.as_bytes()) {
+        write(disk, backup::NAME, content.as_bytes())?;
+    }
+    append(disk, next, &name, configuration)
+}
+
 /// Writes the entry as a closed segment of its own. Its term is 1 whatever the log's is, as in C.
-fn append<D: Disk>(disk: &mut D, index: Index, configuration: &Configuration) -> io::Result<()> {
+fn append<D: Disk>(disk: &mut D, index: Index, name: &str, configuration: &Configuration) -> io::Result<()> {
     let payload = Payload::from_bytes(&configuration.encode());
     let entry = Entry { term: Term(1), index, kind: EntryKind::Change, payload };
     let mut bytes = SEGMENT_HEADER.to_vec();
     encode_batch(&[entry], &mut bytes);
-    let name = closed_name(index, index);
-    let temporary = temporary_name(&name);
+    write(disk, name, &bytes)
+}
+
+/// Writes a file that is durable with its name when this returns.
+fn write<D: Disk>(disk: &mut D, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let temporary = temporary_name(name);
     let mut file = disk.create(&temporary)?;
-    disk.write_at(&mut file, 0, &bytes)?;
-    // Before the rename: else a crash can leave a segment that is empty or torn at the end of the log.
+    disk.write_at(&mut file, 0, bytes)?;
+    // Before the rename: else a crash can leave a segment that is empty or torn at the end of the log, or nothing of
+    // what was before.
     disk.sync(&mut file)?;
-    disk.rename(&temporary, &name)?;
-    // Before success is reported: the directory is copied to other machines next.
+    disk.rename(&temporary, name)?;
+    // Before the next file: else a crash can keep the new members and forget the old ones. And before success is
+    // reported: the directory is copied to other machines next.
     disk.sync_dir()
 }
 
@@ -133,8 +166,8 @@ mod tests {
     }
 
     fn recover(disk: &mut FaultDisk) -> Result<(), String> {
-        let next = load(disk)?.last_index.next();
-        append(disk, next, &servers(&[1])).map_err(|error| error.to_string())
+        let loaded = load(disk)?;
+        change(disk, &loaded, &servers(&[1])).map_err(|error| error.to_string())
     }
 
     /// A node of a cluster of three that was killed: two entries, the second one in an open segment.
@@ -153,12 +186,13 @@ mod tests {
         disk
     }
 
-    /// The power goes at each operation, the syncs of one class being ignored; returns what that breaks.
-    fn sweep(ignored: Option<&str>) -> Result<(), String> {
+    /// The power goes at each operation of a recovery of `begun`, whose log ends at `last`, the syncs of one class being
+    /// ignored; returns what that breaks.
+    fn sweep(begun: &FaultDisk, last: u64, ignored: Option<&str>) -> Result<(), String> {
         for number in 0.. {
             let mut done = false;
             for seed in 0..16 {
-                let mut disk = killed().fork(seed);
+                let mut disk = begun.fork(seed);
                 disk.ignore_syncs(ignored);
                 disk.fail_at(number, Fault::PowerOff);
                 done = recover(&mut disk).is_ok();
@@ -169,15 +203,17 @@ mod tests {
                     return Err("what a recovery left is not durable".to_owned());
                 }
                 let loaded = load(&mut disk.fork(seed))?;
-                let old =
-                    !done && loaded.last_index == Index(2) && loaded.configuration == servers(&[1, 2, 3]);
-                let new = loaded.last_index == Index(3) && loaded.configuration == servers(&[1]);
+                let members = if last == 2 { servers(&[1, 2, 3]) } else { servers(&[1]) };
+                let old = !done && loaded.last_index == Index(last) && loaded.configuration == members;
+                let new = loaded.last_index == Index(last + 1) && loaded.configuration == servers(&[1]);
                 if !old && !new {
                     return Err(format!("a log up to {} after operation {number}", loaded.last_index));
                 }
+                check_backup(&disk, loaded.last_index, number)?;
                 // Whoever is interrupted tries again.
                 recover(&mut disk)?;
-                load(&mut disk)?;
+                let again = load(&mut disk)?.last_index;
+                check_backup(&disk, again, number)?;
             }
             if done {
                 return Ok(());
@@ -186,15 +222,51 @@ mod tests {
         Ok(())
     }
 
+    /// The three members of entry 2 are kept wherever others follow them, and how to go back to them.
+    fn check_backup(disk: &FaultDisk, last: Index, number: u64) -> Result<(), String> {
+        let text = disk.content(backup::NAME).map(|bytes| String::from_utf8(bytes).unwrap());
+        let Some(text) = text.filter(|text| !text.is_empty() || last > Index(2)) else {
+            let fine = last == Index(2) && disk.content(backup::NAME).is_none();
+            return if fine { Ok(()) } else { Err(format!("no backup after operation {number}")) };
+        };
+        let added = (3..=last.0)
+            .all(|at| text.contains(&format!("# added: {}\n", closed_name(Index(at), Index(at)))));
+        let whole =
+            text.contains("# last entry: index 2, term 4\n") && text.ends_with("  ID: 3\n  Role: 0\n");
+        if whole && added { Ok(()) } else { Err(format!("after operation {number} it is kept that\n{text}")) }
+    }
+
     #[test]
     fn an_interrupted_recovery_has_happened_or_not_and_every_sync_of_it_is_needed() {
-        sweep(None).unwrap();
+        sweep(&killed(), 2, None).unwrap();
         let mut disk = killed();
         recover(&mut disk).unwrap();
         let classes = disk.sync_classes();
-        let needless: Vec<_> = classes.iter().filter(|class| sweep(Some(class)).is_ok()).collect();
-        // The last one of a load that left nothing to sync.
-        assert_eq!(needless, ["sync_dir: nothing"]);
-        assert!(classes.len() >= 4, "{classes:?}");
+        let needless: Vec<_> =
+            classes.iter().filter(|class| sweep(&killed(), 2, Some(class)).is_ok()).collect();
+        // The last one of a load that left nothing to sync, and one that is followed by that of the backup's name.
+        assert_eq!(needless, ["sync_dir: nothing", "sync_dir: rename open-# #-#"]);
+        assert!(classes.len() >= 6, "{classes:?}");
+    }
+
+    #[test]
+    fn a_second_recovery_that_is_interrupted_keeps_what_was_before_the_first() {
+        let mut disk = killed();
+        recover(&mut disk).unwrap();
+        sweep(&disk, 3, None).unwrap();
+    }
+
+    #[test]
+    fn a_recovery_is_undone_by_deleting_what_it_added() {
+        let mut disk = killed();
+        recover(&mut disk).unwrap();
+        recover(&mut disk).unwrap();
+        let text = String::from_utf8(disk.content(backup::NAME).unwrap()).unwrap();
+        for name in text.lines().filter_map(|line| line.strip_prefix("# added: ")) {
+            disk.unlink(name).unwrap();
+        }
+        let loaded = load(&mut disk).unwrap();
+        assert_eq!((loaded.last_index, loaded.last_term), (Index(2), Term(4)));
+        assert_eq!(loaded.configuration, servers(&[1, 2, 3]));
     }
 }
