@@ -52,10 +52,10 @@ class StartFailed(Exception):
 class Host:
     """One node in its own process."""
 
-    def __init__(self, program, lut, directory, address, options=(), node_id=1, wrapper=(), wait=20.0):
+    def __init__(self, program, lut, directory, address, options=(), node_id=1, wrapper=(), wait=20.0, environment=None):
         self.lut, self.address, self.directory = lut, address, directory
         argv = [*wrapper, *lut.command([program, str(node_id), address, directory, *options])]
-        self.process = subprocess.Popen(argv, env=lut.environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        self.process = subprocess.Popen(argv, env=lut.environment(**environment or {}), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=subprocess.PIPE, text=True)
         self.pid = self.process.pid
         if wait:

@@ -1,5 +1,6 @@
 """Clusters of nodes on any libdqlite, without anything between them: formed, led, loaded and measured by benchmarks."""
 import os
+import socket
 import time
 
 import nodes
@@ -35,7 +36,22 @@ class Trio:
 
     def start(self, at, wrapper=()):
         options = [] if self.luts[at].name == "bookworm" else self.options
-        self.hosts[at] = nodes.Host(self.program, self.luts[at], self.directory(at), self.addresses[at], options, node_id=at + 1, wrapper=wrapper)
+        self.hosts[at] = nodes.Host(self.program, self.luts[at], self.directory(at), self.addresses[at], options, node_id=at + 1, wrapper=wrapper,
+                                    environment={"LIBDQLITE_METRICS": self.metrics_name(at)})
+
+    def metrics_name(self, at):
+        return f"@{os.path.basename(self.base)}-{at + 1}"
+
+    def metrics(self, at):
+        """The figures that a node of this library tells, by name and labels without the node's; empty of the C library's nodes."""
+        if self.luts[at].is_c:
+            return {}
+        with socket.socket(socket.AF_UNIX) as s:
+            s.connect("\0" + self.metrics_name(at)[1:])
+            s.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            page = s.makefile().read()
+        lines = [line.rpartition(" ") for line in page.splitlines() if line.startswith("dqlite_")]
+        return {name.replace(f'node="{at + 1}",', "").replace(f'{{node="{at + 1}"}}', ""): float(value) for name, _, value in lines}
 
     def kill(self, at):
         self.hosts[at].kill()

@@ -2,6 +2,7 @@
 //!
 //! `load address=HOST:PORT [connections=16] [seconds=5] [warmup=1] [commits=N] [reads=PERCENT] [statements=K]`
 //! `     [value=BYTES] [keys=N] [fill=1] [writers=N] [writer_rate=N] [select=STEPS] [scan=1] [pid=PID] [label=TEXT]`
+//! `     [until=FILE]`
 //!
 //! One thread drives all connections, so that the load takes as little as possible of the processor that the node
 //! runs on, whichever library that is. Each connection waits for its answer before it sends its next request; its
@@ -9,7 +10,7 @@
 //! transaction; a read asks for a random row. A refused operation is tried again at once, and its latency runs from
 //! the first attempt.
 //!
-//! `commits` ends the run after so many commits instead of `seconds`. `fill` writes all rows before. `writers` adds
+//! `commits` ends the run after so many commits instead of `seconds`, and `until` when there is such a file. `fill` writes all rows before. `writers` adds
 //! connections that write only, while the others read; with `writer_rate` each of them begins at most so many writes
 //! per second. `select` adds one connection that runs a query of so many
 //! steps when the measuring begins, again and again. `scan` has every connection read the whole table once, and
@@ -23,6 +24,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -48,6 +50,7 @@ pub struct Options {
     seconds: f64,
     warmup: f64,
     commits: Option<u64>,
+    until: Option<PathBuf>,
     reads_percent: u64,
     /// Statements of an explicit transaction; 0 for autocommit.
     statements: u64,
@@ -77,6 +80,7 @@ impl Options {
             seconds: take(&mut given, "seconds", 5.0)?,
             warmup: take(&mut given, "warmup", 1.0)?,
             commits: take(&mut given, "commits", 0).map(|count| Some(count).filter(|count| *count > 0))?,
+            until: given.remove("until").map(PathBuf::from),
             reads_percent: take(&mut given, "reads", 0)?,
             statements: take(&mut given, "statements", 0)?,
             value_bytes: take(&mut given, "value", 100)?,
@@ -127,6 +131,8 @@ struct Run<'a> {
     poll: Poll,
     began: Instant,
     measured: Option<Span>,
+    /// When the file that ends the run was looked for last.
+    looked: Instant,
 }
 
 impl<'a> Run<'a> {
@@ -146,7 +152,8 @@ impl<'a> Run<'a> {
             let interest = Interest::READABLE | Interest::WRITABLE;
             poll.registry().register(worker.client.source()?, Token(number), interest)?;
         }
-        Ok(Self { options, workers, poll, began: Instant::now(), measured: None })
+        let now = Instant::now();
+        Ok(Self { options, workers, poll, began: now, measured: None, looked: now })
     }
 
     /// How long the poll may wait.
@@ -215,11 +222,16 @@ impl<'a> Run<'a> {
             return Ok(None);
         };
         let seconds = since(measured.began);
-        let over = match self.options.commits {
-            Some(count) => {
+        let over = match (self.options.commits, &self.options.until) {
+            (Some(count), _) => {
                 self.workers.iter().map(|worker| worker.seen.commits.len() as u64).sum::<u64>() >= count
             }
-            None => seconds >= self.options.seconds,
+            (None, Some(file)) => {
+                let looks = now.duration_since(self.looked) >= LONGEST_WAIT;
+                self.looked = if looks { now } else { self.looked };
+                looks && file.exists()
+            }
+            (None, None) => seconds >= self.options.seconds,
         };
         let written = || figures::bytes_written(self.options.pid).zip(measured.written);
         Ok(over.then(|| (seconds, written().map(|(after, before)| after.saturating_sub(before)))))

@@ -16,14 +16,22 @@ use rustix::io::{Errno, retry_on_intr};
 use super::seam::Disk;
 use crate::base::meter::DiskMeter;
 
+/// From this size on a file that is deleted is left to somebody else to close: what it occupies is freed then, which
+/// for a gigabyte takes as long as a hundred syncs.
+const LARGE_BYTES: u64 = 1 << 20;
+
 /// Zeros written per call where a file system cannot reserve space.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// Takes a large file that was deleted, to close it. Others may still read it.
+pub type Deleted = fn(File);
 
 /// A real directory; clones share it.
 #[derive(Clone, Debug)]
 pub struct RealDisk {
     directory: Arc<File>,
     meter: Option<Arc<DiskMeter>>,
+    deleted: Option<Deleted>,
 }
 
 impl RealDisk {
@@ -34,13 +42,27 @@ impl RealDisk {
     pub fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty()))?;
-        Ok(Self { directory: Arc::new(File::from(directory)), meter: None })
+        Ok(Self { directory: Arc::new(File::from(directory)), meter: None, deleted: None })
     }
 
     /// The same directory; what is written and synced by way of this value is counted there.
     #[must_use]
     pub fn metered(&self, meter: &Arc<DiskMeter>) -> Self {
-        Self { directory: Arc::clone(&self.directory), meter: Some(Arc::clone(meter)) }
+        Self { meter: Some(Arc::clone(meter)), ..self.clone() }
+    }
+
+    /// The same directory; large files that are deleted by way of this value go to `deleted`, still open.
+    #[must_use]
+    pub fn deleting_by(self, deleted: Deleted) -> Self {
+        Self { deleted: Some(deleted), ..self }
+    }
+
+    /// A large file that is about to be deleted, and who is to have it then.
+    fn hold(&self, name: &str) -> Option<(Deleted, File)> {
+        let deleted = self.deleted?;
+        let file = self.open_with(name, OFlags::RDONLY | OFlags::NONBLOCK).ok()?;
+        let is_large = file.metadata().is_ok_and(|found| found.is_file() && found.len() >= LARGE_BYTES);
+        is_large.then_some((deleted, file))
     }
 
     fn timed(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
@@ -133,7 +155,12 @@ impl Disk for RealDisk {
     }
 
     fn unlink(&mut self, name: &str) -> io::Result<()> {
-        Ok(rustix::fs::unlinkat(&*self.directory, name, AtFlags::empty())?)
+        let held = self.hold(name);
+        rustix::fs::unlinkat(&*self.directory, name, AtFlags::empty())?;
+        if let Some((deleted, file)) = held {
+            deleted(file);
+        }
+        Ok(())
     }
 }
 
@@ -151,6 +178,7 @@ fn extend_with_zeros(file: &File, len: u64) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+    use std::sync::Mutex;
 
     use super::*;
 
@@ -182,6 +210,25 @@ mod tests {
             let flags = rustix::io::fcntl_getfd(descriptor).unwrap();
             assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
         }
+    }
+
+    #[test]
+    fn a_large_file_that_is_deleted_is_closed_by_somebody_else_and_whole_till_then() {
+        static DELETED: Mutex<Vec<File>> = Mutex::new(Vec::new());
+        let place = tempfile::tempdir().unwrap();
+        let open = RealDisk::open(place.path()).unwrap();
+        let mut disk = open.deleting_by(|file| DELETED.lock().unwrap().push(file));
+        for (name, len) in [("small", LARGE_BYTES - 1), ("large", LARGE_BYTES)] {
+            let mut file = disk.create(name).unwrap();
+            disk.preallocate(&mut file, len).unwrap();
+        }
+        disk.unlink("small").unwrap();
+        assert!(DELETED.lock().unwrap().is_empty());
+        disk.unlink("large").unwrap();
+        assert_eq!(disk.unlink("large").unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(disk.list().unwrap(), []);
+        let file = DELETED.lock().unwrap().pop().unwrap();
+        assert_eq!(file.metadata().unwrap().len(), LARGE_BYTES);
     }
 
     #[test]

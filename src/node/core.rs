@@ -343,6 +343,7 @@ impl Core {
                 }
                 consensus::Effect::SendSnapshot { to, address, term, meta } => {
                     let wanted = (meta.term, meta.index);
+                    self.tally.snapshots.sent += 1;
                     self.effects.push_back(Effect::SendSnapshot { to, address, term, wanted });
                 }
                 consensus::Effect::SnapshotWanted { covering } => self.make_snapshot_covering(covering, now),

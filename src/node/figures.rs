@@ -43,6 +43,8 @@ pub struct Snapshots {
     pub failed: u64,
     /// Received from a leader and put in place.
     pub received: u64,
+    /// Attempts to send one to another server, whatever came of them.
+    pub sent: u64,
 }
 
 /// What went one way between this server and another.

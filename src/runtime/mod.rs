@@ -6,6 +6,7 @@ pub mod answers;
 pub mod client;
 pub mod clock;
 pub mod connect;
+pub mod deletions;
 pub mod disk;
 pub mod executor;
 pub mod habits;

@@ -13,6 +13,7 @@ use mio::{Interest, Poll, Waker};
 
 use super::clock::{self, Clock};
 use super::connect::Connector;
+use super::deletions;
 use super::habits::Habits;
 use super::handover::Leaving;
 use super::inquiry::Inquiry;
@@ -160,6 +161,7 @@ impl RunningNode {
             core.enable_role_management(targets, clock.now());
         }
         let meters = Arc::<Meters>::default();
+        let directory = directory.deleting_by(deletions::close_aside);
         let writer = Writer::new(directory.metered(&meters.log), writer_state, writer_config(&options));
         Self::spawn(Parts { options, lock, directory, acceptor, clock, core, writer, snapshot_time, meters })
             .map_err(|error| StartError::new(format!("the node's threads could not be started: {error}")))

@@ -21,6 +21,10 @@ pub use source::SnapshotSource;
 /// How much is read or written at a time.
 const CHUNK_BYTES: usize = 256 << 10;
 
+/// How much of a data file waits for its sync at most. The log is on the same disk: its syncs wait behind what is
+/// written meanwhile, and on some file systems for all of it.
+const UNSYNCED_BYTES: u64 = 4 << 20;
+
 /// The snapshots of a listing of which both files are there and not empty, ascending.
 #[must_use]
 pub fn complete_snapshots(listing: &[(String, u64)]) -> Vec<SnapshotName> {
@@ -192,7 +196,7 @@ fn write_data<D: Disk, T>(
 ) -> Result<(u64, T), StorageError> {
     let mut file = io.create(name)?;
     let mut writer =
-        DataWriter { io, name, file: &mut file, chunk: Vec::new(), len: 0, sum: 0, failed: None };
+        DataWriter { io, name, file: &mut file, chunk: Vec::new(), len: 0, synced: 0, sum: 0, failed: None };
     let streamed = stream(&mut writer).and_then(|()| writer.flush());
     let (len, sum, failed) = (writer.len, writer.sum, writer.failed.take());
     if let Some(failed) = failed {
@@ -241,14 +245,19 @@ struct DataWriter<'a, D: Disk> {
     file: &'a mut D::File,
     chunk: Vec<u8>,
     len: u64,
+    synced: u64,
     sum: u32,
     failed: Option<StorageError>,
 }
 
 impl<D: Disk> DataWriter<'_, D> {
     fn put(&mut self) -> io::Result<()> {
-        let done = self.io.write_at(self.name, self.file, self.len, &self.chunk);
+        let mut done = self.io.write_at(self.name, self.file, self.len, &self.chunk);
         self.len += self.chunk.len() as u64;
+        if self.len - self.synced >= UNSYNCED_BYTES {
+            done = done.and_then(|()| self.io.sync(self.name, self.file));
+            self.synced = self.len;
+        }
         self.sum = checksum(self.sum, &self.chunk);
         self.chunk.clear();
         done.map_err(|error| {

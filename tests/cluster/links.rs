@@ -99,7 +99,7 @@ fn a_node_behind_a_slow_link_joins_by_one_snapshot_while_writes_go_on() {
     let long: Option<u64> = std::env::var("SLOW_LINK_MB").ok().map(|mb| mb.parse().unwrap());
     let (megabytes, speed) = (long.unwrap_or(8), if long.is_some() { 10 << 20 } else { 6 << 20 });
     let links = Links::default();
-    let cluster = Cluster::apart(2, |options| {
+    let mut cluster = Cluster::apart(2, |options| {
         linked(&links, options);
         // Far more is written while one snapshot is under way than is kept behind one by itself.
         options.snapshots = SnapshotPolicy::Given { threshold: 64, trailing: 16, dynamic: false };
@@ -125,12 +125,15 @@ fn a_node_behind_a_slow_link_joins_by_one_snapshot_while_writes_go_on() {
         stop.store(true, Ordering::Relaxed);
     });
     let (rows, took) = (written.load(Ordering::Relaxed), begun.elapsed());
+    // The dumps are in memory as a whole.
+    let peak = peak_mib();
     cluster.equal_dumps(NAME);
     assert!(rows > 64, "{rows} rows were written meanwhile");
     assert_eq!(links.snapshots_to(&declared(2)), 1, "{rows} rows were written meanwhile");
+    let counted = [1, 2].map(|number| cluster.node(number).snapshots_sent_and_received());
+    assert_eq!(counted, [(1, 0), (0, 1)]);
     println!(
         "{megabytes} MB over {speed} bytes/s: joined after {took:?} with {rows} rows written meanwhile, by one \
-         snapshot; at most {} MiB in this process with both nodes",
-        peak_mib()
+         snapshot; at most {peak} MiB in this process with both nodes"
     );
 }

@@ -81,6 +81,12 @@ impl TestNode {
         self.node.as_ref().unwrap().loop_latency()
     }
 
+    /// How many snapshots it has sent to others, and how many it has received.
+    pub fn snapshots_sent_and_received(&self) -> (u64, u64) {
+        let counts = self.node.as_ref().unwrap().report().unwrap().figures.snapshots;
+        (counts.sent, counts.received)
+    }
+
     /// Where it tells its figures, if it does and at an IP address.
     pub fn metrics_address(&self) -> Option<std::net::SocketAddr> {
         self.node.as_ref()?.metrics_address()

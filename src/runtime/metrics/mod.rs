@@ -23,7 +23,7 @@ use super::shell::Message;
 use crate::base::latency::Latency;
 use crate::base::meter::{DiskMeter, Sizes};
 use crate::base::{NodeId, Role};
-use crate::node::figures::{Figures, Traffic};
+use crate::node::figures::{Figures, Snapshots, Traffic};
 use text::Exposition;
 
 /// How long the loop may take to tell how it stands.
@@ -176,8 +176,8 @@ fn add_work(page: &mut Exposition, id: &str, report: &Report) {
     for (code, count) in &figures.failures {
         page.add("dqlite_failures_total", &[("node", id), ("code", &code.to_string())], *count);
     }
-    let counts = figures.snapshots;
-    for (what, count) in [("taken", counts.taken), ("failed", counts.failed), ("received", counts.received)] {
+    let Snapshots { taken, failed, received, sent } = figures.snapshots;
+    for (what, count) in [("taken", taken), ("failed", failed), ("received", received), ("sent", sent)] {
         page.add("dqlite_snapshots_total", &[("node", id), ("outcome", what)], count);
     }
 }

@@ -55,7 +55,11 @@ pub const METRICS: &[Metric] = &[
     metric("dqlite_sync_seconds", Histogram, "Syncs of files and of the directory."),
     metric("dqlite_written_bytes_total", Counter, "Bytes written to the data directory."),
     metric("dqlite_append_entries", Histogram, "Entries that share one write of the log and its sync."),
-    metric("dqlite_snapshots_total", Counter, "Snapshots taken, failed, and received from a leader."),
+    metric(
+        "dqlite_snapshots_total",
+        Counter,
+        "Snapshots taken, failed, received from a leader, and sent to peers.",
+    ),
     metric("dqlite_snapshots_running", Gauge, "Snapshots that are being taken or received."),
     metric("dqlite_snapshot_seconds", Histogram, "How long the snapshots took that were taken."),
     metric("dqlite_snapshot_bytes", Gauge, "Bytes of the newest one that was taken."),

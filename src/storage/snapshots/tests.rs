@@ -155,3 +155,23 @@ fn a_failure_in_the_middle_of_the_stream_keeps_its_kind() {
         assert_eq!(matches!(failed, StorageError::NoSpace { .. }), no_space, "{failed:?}");
     }
 }
+
+#[test]
+fn no_more_than_so_many_bytes_wait_for_a_sync_however_large_the_snapshot_is() {
+    let mut disk = FaultDisk::new(1);
+    let large = Pages(u32::try_from(5 * UNSYNCED_BYTES / 4096).unwrap());
+    disk.take_trace();
+    write_snapshot(&mut disk, &header(), &[large], false).unwrap();
+    let (mut waiting, mut most, mut all) = (0, 0, 0);
+    for line in disk.take_trace() {
+        if let Some(place) = line.strip_prefix("write tmp-snapshot-2-9-1 ") {
+            let bytes: u64 = place.split('+').nth(1).unwrap().parse().unwrap();
+            (waiting, all) = (waiting + bytes, all + bytes);
+        } else if line == "sync tmp-snapshot-2-9-1" {
+            waiting = 0;
+        }
+        most = most.max(waiting);
+    }
+    assert!(all > 5 * UNSYNCED_BYTES, "{all}");
+    assert!(most <= UNSYNCED_BYTES + 2 * CHUNK_BYTES as u64, "{most} bytes waited");
+}
