@@ -147,10 +147,14 @@ install-test: all
 go-test: shared
 	go-dqlite-compat/run '$(abspath $(DIST))'
 
-# A node on a disk that fails, and one killed under load, again and again; on the disk of the build folder.
+# A node on a disk that fails, and one killed under load, again and again; on the disk of the build folder. Then three processes that are
+# stopped and go on, PAUSES times, and servers that are not who they should be (tests/crash/identities without --short for all cases).
+PAUSES ?= 6
 crash-test: shared
 	tests/crash/faults '$(abspath $(DIST))'
 	tests/crash/kill9 '$(abspath $(DIST))' --cycles 200
+	tests/crash/paused '$(abspath $(DIST))' --rounds $(PAUSES)
+	tests/crash/identities '$(abspath $(DIST))' --short
 
 # Says so where Debian's packages of the C library cannot be fetched.
 interop-test: shared

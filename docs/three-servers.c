@@ -6,9 +6,13 @@
  *
  * The first server makes a cluster, the others join it as spares and are made voters. The leader hands over and
  * stops, the others work on, and it comes back with nothing but its directory. Run it again on the same directory
- * to see all three come back. */
+ * to see all three come back.
+ *
+ * With a number from 1 to 3 behind the directory only that server runs, until its standard input ends: start three
+ * of them in three terminals, kill one, and start it again. */
 #include <arpa/inet.h>
 #include <dqlite.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -101,7 +105,8 @@ static void find_leader(const struct member *members, char *leader, size_t size)
     leader[0] = '\0';
     for (i = 0; i < SERVERS && leader[0] == '\0'; i++) {
         /* Leader (0) is answered by a server (1): its id and its address. */
-        if (ask(members[i].address, 0, &zero, 1, body, sizeof body) == 1) {
+        if (members[i].address[0] != '\0' &&
+            ask(members[i].address, 0, &zero, 1, body, sizeof body) == 1) {
             snprintf(leader, size, "%s", body + 8);
         }
     }
@@ -185,6 +190,7 @@ static void start(struct member *member, const char *join)
     }
     check(dqlite_server_start(member->server), "start");
     printf("server %llu serves %s\n", dqlite_server_get_id(member->server), member->address);
+    fflush(stdout);
 }
 
 static void stop(struct member *member)
@@ -220,14 +226,49 @@ static void wait_for_voters(const struct member *member, int wanted)
     fail("the list of servers is not refreshed");
 }
 
+/* One of the servers, in a process of its own. Tells who leads whenever that changes. */
+static void run_one(struct member *members, int own)
+{
+    struct pollfd input = {STDIN_FILENO, POLLIN, 0};
+    char leader[64], last[64] = "", byte;
+    int i, new = !known_address(&members[own]);
+
+    if (new) {
+        choose_address(members[own].address, sizeof members[own].address);
+    }
+    /* Where the others are their directories tell: they are on this machine. */
+    while (own != 0 && new && !known_address(&members[0])) {
+        usleep(50 * 1000);
+    }
+    start(&members[own], own == 0 ? NULL : members[0].address);
+    if (own != 0 && new) {
+        assign(members, dqlite_server_get_id(members[own].server), VOTER);
+    }
+    do {
+        for (i = 0; i < SERVERS; i++) {
+            if (i != own) {
+                known_address(&members[i]);
+            }
+        }
+        find_leader(members, leader, sizeof leader);
+        if (leader[0] != '\0' && strcmp(leader, last) != 0) {
+            printf("%s leads\n", leader);
+            fflush(stdout);
+            strcpy(last, leader);
+        }
+    } while (poll(&input, 1, 100) == 0 || read(STDIN_FILENO, &byte, 1) > 0);
+    stop(&members[own]);
+    printf("done\n");
+}
+
 int main(int argc, char **argv)
 {
     struct member members[SERVERS];
     char leader[64], next[64];
-    int i, new = 0;
+    int i, new = 0, only = argc == 3 ? atoi(argv[2]) : 0;
 
-    if (argc != 2) {
-        fprintf(stderr, "usage: three-servers DIRECTORY\n");
+    if ((argc != 2 && argc != 3) || only < 0 || only > SERVERS || (argc == 3 && only == 0)) {
+        fprintf(stderr, "usage: three-servers DIRECTORY [1|2|3]\n");
         return 2;
     }
     /* The library does not touch signals; connections that break raise this one. */
@@ -239,6 +280,12 @@ int main(int argc, char **argv)
     for (i = 0; i < SERVERS; i++) {
         snprintf(members[i].directory, sizeof members[i].directory, "%s/%d", argv[1], i + 1);
         mkdir(members[i].directory, 0700);
+    }
+    if (only > 0) {
+        run_one(members, only - 1);
+        return 0;
+    }
+    for (i = 0; i < SERVERS; i++) {
         if (!known_address(&members[i])) {
             choose_address(members[i].address, sizeof members[i].address);
             new = 1;

@@ -113,8 +113,10 @@ impl Node {
     pub fn bind(&mut self, address: &[u8]) -> Result<Vec<u8>, Failure> {
         self.not_running()?;
         let listener = Listener::bind(address).map_err(|error| {
-            log::info!("bind '{}': {error}", String::from_utf8_lossy(address));
-            Failure::silent(Code::Error)
+            Failure::error(format!(
+                "dqlite_node_set_bind_address(): '{}': {error}",
+                String::from_utf8_lossy(address)
+            ))
         })?;
         let reported = listener.reported().to_vec();
         match &mut self.phase {

@@ -296,29 +296,53 @@ impl Consensus {
                 self.report_snapshot_failed(from, false, "it answered that it could not install it");
             }
             None
-        } else if result.rejected > 0 {
-            message.index = result.rejected;
-            message.reject = true;
-            message.reject_hint = result.last_index.0.max(matched);
+        } else if result.rejected > 0 && result.rejected <= matched {
             // raft-rs would go back behind what is known to be stored.
-            (result.rejected > matched).then_some(message)
+            self.handle_denial(from, Index(matched), result.last_index);
+            None
+        } else if result.rejected > 0 {
+            let hint = result.last_index.0.max(matched);
+            (message.index, message.reject, message.reject_hint) = (result.rejected, true, hint);
+            Some(message)
         } else {
             let last = Index(raw.raft.raft_log.last_index());
             message.index =
                 if uncapped { result.last_index } else { result.last_index.min(last).min(sent_to) }.0;
             Some(message)
         };
-        let succeeds = stepped.as_ref().is_some_and(|message| !message.reject);
         match stepped {
+            Some(message) if message.reject => self.step(message),
             Some(message) => {
                 self.step(message);
-                if succeeds {
-                    self.note_success(from, installs);
-                }
+                self.note_success(from, installs);
             }
             None => self.note_active(from),
         }
         self.release_heartbeat(from, result.term);
+    }
+
+    /// A peer does not have what it had confirmed. Late answers say so too, but not again and again: then its directory
+    /// was emptied or put back. It is sent all that it lacks; what it had helped to commit stays committed.
+    fn handle_denial(&mut self, from: NodeId, confirmed: Index, last: Index) {
+        let Some(leadership) = &mut self.leadership else { return };
+        let peer = leadership.peer(from);
+        peer.denials += 1;
+        if peer.denials < DENIALS_MIN || last >= confirmed {
+            return;
+        }
+        peer.denials = 0;
+        log::error!(
+            "member with conflicting history: node {from} had confirmed the entries up to {confirmed} and has a log that ends with \
+             {last}: its directory was emptied, or is an old copy. It gets them again, but it does not know how it has voted: a \
+             server without its directory has to be removed and added under a new id"
+        );
+        self.call("denial", |raw| {
+            if let Some(progress) = raw.raft.mut_prs().get_mut(from.0) {
+                progress.matched = 0;
+                progress.become_probe();
+                progress.next_idx = last.0 + 1;
+            }
+        });
     }
 
     /// The peer was heard from.
@@ -353,6 +377,9 @@ impl Consensus {
         }
     }
 }
+
+/// A log that is shorter than it was is believed after so many answers.
+const DENIALS_MIN: u32 = 3;
 
 fn same_content(one: &Entry, other: &Entry) -> bool {
     let decode = |entry: &Entry| Configuration::decode(&entry.payload.contiguous());

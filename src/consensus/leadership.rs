@@ -42,6 +42,8 @@ pub(super) struct Peer {
     pub(super) catches_up_to: Option<Index>,
     /// When it answered last.
     pub(super) heard: Option<Time>,
+    /// Answers in a row by which it does not have what it had confirmed.
+    pub(super) denials: u32,
 }
 
 /// A pause after a snapshot that did not arrive.

@@ -117,7 +117,7 @@ impl Consensus {
         let (Some(raw), Some(leadership)) = (&self.raw, &mut self.leadership) else { return };
         let last = Index(raw.raft.raft_log.last_index());
         let peer = leadership.peer(from);
-        peer.snapshot_failures = 0;
+        (peer.snapshot_failures, peer.denials) = (0, 0);
         if let Some(progress) = raw.raft.prs().get(from.0) {
             if awaited && progress.state != ProgressState::Snapshot {
                 peer.catches_up_to = Some(last);

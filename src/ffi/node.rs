@@ -135,9 +135,9 @@ pub unsafe extern "C" fn dqlite_node_get_bind_address(n: *mut dqlite_node) -> *c
     unsafe { n.as_ref() }.map_or(ptr::null(), dqlite_node::bind_address)
 }
 
-/// What went wrong in the last call of dqlite_node_create(), dqlite_node_start(), dqlite_node_recover(),
-/// dqlite_node_recover_ext() or dqlite_node_describe_last_entry() that failed; empty if none did. For NULL it says
-/// that the node is NULL.
+/// What went wrong in the last call of dqlite_node_create(), dqlite_node_set_bind_address(), dqlite_node_start(),
+/// dqlite_node_recover(), dqlite_node_recover_ext() or dqlite_node_describe_last_entry() that failed; empty if none did.
+/// For NULL it says that the node is NULL.
 ///
 /// The string belongs to the node and lives as long as the node does; its content changes with the next failure.
 #[unsafe(no_mangle)]

@@ -350,7 +350,7 @@ impl Core {
                 // The connection stays, but it is no client's any more.
                 self.leave(conn, now);
                 if let Err(text) = self.become_peer(conn, id, address, &rest, now) {
-                    log::warn!("connection of a server closed: {text}");
+                    self.tell_turned_away(&text, now);
                     self.effects.push_back(Effect::Close { conn });
                 }
             }

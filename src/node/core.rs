@@ -5,12 +5,13 @@
 //! has exactly one answer or a closed connection; everything that iterates into an effect does so in a fixed
 //! order. Clients' requests are in `clients`, requests about the node in `requests`, other servers in `peers`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::clients::{Client, Gone};
 use super::effect::{Effect, Waste};
 use super::figures::Tally;
+use super::identity;
 use super::install::Intake;
 use super::peers::Inbound;
 use super::readers::Readers;
@@ -81,6 +82,10 @@ pub struct Core {
     pub(super) early_interrupts: VecDeque<(Time, ConnId, u64)>,
     pub(super) readers: Readers,
     pub(super) situation: Situation,
+    /// What was told last of a server that may not connect, and when.
+    pub(super) turned_away: Option<(String, Time)>,
+    /// Ids that were claimed beside the member that has them, and from where.
+    pub(super) impostors: BTreeSet<(NodeId, String)>,
     pub(super) tally: Tally,
     pub(super) journal: Journal,
     pub(super) proposer: Proposer,
@@ -129,6 +134,8 @@ impl Core {
             early_interrupts: VecDeque::new(),
             readers: Readers::default(),
             situation: Situation::default(),
+            turned_away: None,
+            impostors: BTreeSet::new(),
             tally: Tally::default(),
             journal: Journal::default(),
             proposer: Proposer::default(),
@@ -140,6 +147,10 @@ impl Core {
             full: false,
             failed: None,
         };
+        let (id, address) = (core.config.id, &core.config.address);
+        if let Some(text) = identity::tell_own(id, address, core.consensus.configuration()) {
+            log::warn!("{text}");
+        }
         core.settle(now);
         Ok(core)
     }

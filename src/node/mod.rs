@@ -7,6 +7,7 @@ mod dump;
 pub mod effect;
 mod elsewhere;
 pub mod figures;
+mod identity;
 mod install;
 mod own_snapshots;
 mod peers;

@@ -9,7 +9,7 @@ use super::core::Core;
 use super::effect::Effect;
 use crate::base::limits::{PEER_INBOUND_PER_ID_MAX, STRANGER_INBOUND_MAX};
 use crate::base::{Event, NodeId, Time};
-use crate::codec::peer::{Incoming, Message, PeerError, PeerReader};
+use crate::codec::peer::{Incoming, Message, PeerReader};
 use crate::engine::ConnId;
 
 /// A connection that another server opened.
@@ -25,10 +25,20 @@ pub(super) struct Inbound {
     heard: Time,
 }
 
-#[cfg(test)]
 impl Inbound {
+    #[cfg(test)]
     pub(super) fn id(&self) -> NodeId {
         self.id
+    }
+
+    /// Whether whoever made it says to be this server, at this address.
+    pub(super) fn is_of(&self, id: NodeId, address: &str) -> bool {
+        self.id == id && *self.address == *address
+    }
+
+    /// When the last bytes came.
+    pub(super) fn heard(&self) -> Time {
+        self.heard
     }
 }
 
@@ -44,10 +54,14 @@ impl Core {
     ) -> Result<(), String> {
         if id.0 == 0 || id == self.config.id {
             let own = self.config.id;
-            return Err(format!("an id that is neither 0 nor this server's own {own} expected, found {id}"));
+            return Err(format!(
+                "an id that is neither 0 nor this server's own {own} expected, found {id}: is it of another cluster, or does it have \
+                 the wrong id?"
+            ));
         }
         let address = String::from_utf8(address)
             .map_err(|error| format!("a UTF-8 address expected, found {:?}", error.as_bytes()))?;
+        self.check_claim(id, &address, now)?;
         log::debug!("node {id} at {address} connected");
         self.inbound.values_mut().filter(|other| other.id == id).for_each(|other| other.superseded = true);
         let reader = PeerReader::new();
@@ -108,13 +122,20 @@ impl Core {
             match inbound.reader.next_incoming() {
                 Ok(Some(incoming)) => {
                     let (id, address) = (inbound.id, Arc::clone(&inbound.address));
-                    if inbound.superseded && self.is_refused_like_success(&incoming) {
+                    // The member may have come later than who took its id.
+                    if let (Incoming::Message(_), Err(text)) =
+                        (&incoming, self.check_claim(id, &address, now))
+                    {
+                        return self.close_inbound(conn, &text);
+                    }
+                    let superseded = self.inbound.get(&conn).is_some_and(|inbound| inbound.superseded);
+                    if superseded && self.is_refused_like_success(&incoming) {
                         continue;
                     }
                     self.handle_incoming(conn, (id, &address), incoming, now);
                 }
                 Ok(None) => return,
-                Err(error) => return self.close_inbound(conn, &error),
+                Err(error) => return self.close_inbound(conn, &error.to_string()),
             }
         }
     }
@@ -150,8 +171,8 @@ impl Core {
         }
     }
 
-    /// What came is no message. Only this connection is affected: the other server makes a new one.
-    fn close_inbound(&mut self, conn: ConnId, error: &PeerError) {
+    /// What came is no message, or not from who it says. Only this connection is affected: the other server makes a new one.
+    fn close_inbound(&mut self, conn: ConnId, error: &str) {
         if let Some(inbound) = self.inbound.remove(&conn) {
             log::warn!("connection of node {} at {} closed: {error}", inbound.id, inbound.address);
             self.effects.push_back(Effect::Close { conn });

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::cluster::Cluster;
 use super::harness::*;
 use crate::base::{EntryKind, Index, NodeId, Role, Term};
 use crate::codec::peer::{Message, RequestVote};
@@ -223,4 +224,23 @@ fn the_same_seed_gives_the_same_run() {
     };
     assert_eq!(run(1), run(1));
     assert_ne!(run(1), run(2));
+}
+
+#[test]
+fn a_member_whose_directory_was_emptied_is_sent_everything_again() {
+    let mut cluster = Cluster::new(&voters(&[1, 2, 3]), 3);
+    let leader = cluster.elect();
+    for number in 10..20 {
+        cluster.node(leader).propose(number);
+    }
+    cluster.wait(HEARTBEAT);
+    let emptied = 1 + leader % 3;
+    *cluster.node(emptied) = Node::start(config(emptied), Stored::default());
+    cluster.wait(5 * HEARTBEAT);
+    assert_eq!(cluster.leader(), Some(leader));
+    cluster.node(leader).propose(20);
+    cluster.wait(5 * HEARTBEAT);
+    assert_eq!(cluster.node(emptied).applied_numbers(), (10..=20).collect::<Vec<_>>());
+    let confirmed = cluster.node(leader).progress(emptied).matched;
+    assert_eq!(confirmed, cluster.node(leader).stored.entries.last().unwrap().index.0);
 }

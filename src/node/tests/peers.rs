@@ -152,3 +152,38 @@ fn connections_of_servers_are_limited_and_the_silent_ones_go_first() {
     let client = ConnId(9999);
     world.open(client);
 }
+
+#[test]
+fn an_id_belongs_to_who_uses_it_at_the_address_that_the_members_know() {
+    let (member, other, moved) = (ConnId(11), ConnId(12), ConnId(13));
+    let claim = |address| {
+        let (word, connect) = encode_connect(NodeId(2), address);
+        [&word[..], &connect].concat()
+    };
+    let mut world = World::new();
+    world.connect(A);
+    world.send(A, &Request::Add { id: NodeId(2), address: b"127.0.0.1:9002" });
+    world.sync();
+    assert_eq!(world.answers(A), ["empty"]);
+    // As long as nobody else says to be it, a server may have another address than the members know.
+    for conn in [other, member, moved] {
+        world.core.handle_connected(conn);
+    }
+    world.bytes(other, &[claim("127.0.0.1:7000"), vote()].concat());
+    assert_eq!(world.closed, []);
+    world.bytes(member, &[opening(2), vote()].concat());
+    world.bytes(other, &vote());
+    assert_eq!(world.closed, [other], "the member is there");
+    world.bytes(moved, &claim("127.0.0.1:7001"));
+    assert_eq!(world.closed, [other, moved]);
+    world.bytes(member, &vote());
+    assert_eq!(world.closed, [other, moved]);
+    // The member is silent: its machine may be gone, and it lives elsewhere now. Not where another was before.
+    world.pass(Duration::from_secs(60));
+    let (later, again) = (ConnId(14), ConnId(15));
+    world.core.handle_connected(later);
+    world.bytes(later, &[claim("127.0.0.1:7002"), vote()].concat());
+    world.core.handle_connected(again);
+    world.bytes(again, &claim("127.0.0.1:7001"));
+    assert_eq!(world.closed, [other, moved, again]);
+}
