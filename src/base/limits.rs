@@ -107,8 +107,16 @@ pub const PEER_QUEUE_MESSAGES_MAX: usize = 1024;
 /// How many of the messages that wait for a peer stay after a failed attempt to connect: C's.
 pub const PEER_KEPT_MESSAGES: usize = 3;
 
-/// From a failed attempt to connect to a peer to the next: C's.
-pub const PEER_DIAL_RETRY: Duration = Duration::from_secs(1);
+/// From a failed attempt to connect to a peer to the next; doubled with each failure in a row, up to
+/// [`PEER_DIAL_RETRY_MAX`].
+pub const PEER_DIAL_RETRY: Duration = Duration::from_millis(100);
+
+/// The longest pause between two attempts to connect to a peer. C waits a second each time: for so long a server that
+/// is there again would hear nothing of its leader, and a refused attempt costs next to nothing.
+pub const PEER_DIAL_RETRY_MAX: Duration = Duration::from_millis(500);
+
+/// How long a peer that has closed its side is left alone while there is one message for it: C's second.
+pub const PEER_CLOSED_PAUSE: Duration = Duration::from_secs(1);
 
 /// Peers for which channels are kept; beyond, the one goes that was not used for the longest time.
 pub const PEER_CHANNELS_MAX: usize = 256;

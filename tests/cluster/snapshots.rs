@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dqlite::base::Role;
-use dqlite::base::limits::PEER_DIAL_RETRY;
+use dqlite::base::limits::PEER_DIAL_RETRY_MAX;
 use dqlite::node::snapshots::SnapshotPolicy;
 use dqlite::runtime::NodeOptions;
 
@@ -29,7 +29,7 @@ fn insert(client: &mut Client, numbers: std::ops::Range<i64>) {
 fn write_while_away(cluster: &mut Cluster, number: usize, client: &mut Client, mut next: i64) -> i64 {
     cluster.node(number).stop();
     let (begin, first) = (Instant::now(), next);
-    while begin.elapsed() < 2 * PEER_DIAL_RETRY + PEER_DIAL_RETRY / 2 || next < first + 200 {
+    while begin.elapsed() < 2 * PEER_DIAL_RETRY_MAX + PEER_DIAL_RETRY_MAX / 2 || next < first + 200 {
         insert(client, next..next + 1);
         next += 1;
     }

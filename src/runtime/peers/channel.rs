@@ -4,9 +4,10 @@
 //! do comes out of [`Channel::poll_action`], the bytes to write out of [`Channel::gather`].
 //!
 //! Rules, those of the C library where not said otherwise: the first message dials; a failed dial leaves the newest
-//! three messages and is repeated a second later; a connection on which a write failed is replaced at once. Beyond
-//! that, what waits is bounded (entries that find no room count as lost, and consensus sends them again), a peer that
-//! closes its side is noticed before a message is lost on it, and one that connects to us is dialed without waiting.
+//! three messages and is repeated; a connection on which a write failed is replaced at once. Beyond that, the pause
+//! before a dial is repeated is short at first and never as long as C's, what waits is bounded (entries that find no
+//! room count as lost, and consensus sends them again), a peer that closes its side is noticed before a message is
+//! lost on it, and one that connects to us is dialed without waiting.
 //!
 //! A peer that closes its side stops, as a rule, and nobody listens at its address. C loses the next message to it, and
 //! dials with the one after; programs rely on that pause (connect functions that must not fail while a program takes
@@ -17,9 +18,11 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::base::limits::{
-    PEER_DIAL_RETRY, PEER_KEPT_MESSAGES, PEER_QUEUE_BYTES_MAX, PEER_QUEUE_MESSAGES_MAX,
+    PEER_CLOSED_PAUSE, PEER_DIAL_RETRY, PEER_DIAL_RETRY_MAX, PEER_KEPT_MESSAGES, PEER_QUEUE_BYTES_MAX,
+    PEER_QUEUE_MESSAGES_MAX,
 };
 use crate::base::{Payload, Piece, Time};
 use crate::codec::peer::{Message, Unsendable, encode, encode_head};
@@ -114,6 +117,8 @@ pub struct Channel {
     address: String,
     state: State,
     attempt: u64,
+    /// How long to wait after the next failure: attempts have failed since a message was last written whole.
+    pause: Duration,
     queue: VecDeque<Outgoing>,
     /// Bytes in the queue that are not written.
     waiting: usize,
@@ -131,6 +136,7 @@ impl Channel {
             address,
             state: State::Idle,
             attempt: 0,
+            pause: PEER_DIAL_RETRY,
             queue: VecDeque::new(),
             waiting: 0,
             written: 0,
@@ -205,7 +211,7 @@ impl Channel {
             while self.queue.len() > PEER_KEPT_MESSAGES {
                 self.drop_at(0);
             }
-            self.state = State::Waiting(now.after(PEER_DIAL_RETRY));
+            self.wait(now);
         }
     }
 
@@ -253,6 +259,7 @@ impl Channel {
                 self.begun = self.written > 0;
                 if let State::Open { proven } = &mut self.state {
                     *proven = true;
+                    self.pause = PEER_DIAL_RETRY;
                 }
                 continue;
             };
@@ -275,12 +282,18 @@ impl Channel {
             self.drop_at(0);
         }
         if self.queue.is_empty() {
-            self.state = State::Closed(now.after(PEER_DIAL_RETRY));
+            self.state = State::Closed(now.after(PEER_CLOSED_PAUSE));
         } else if proven {
             self.dial();
         } else {
-            self.state = State::Waiting(now.after(PEER_DIAL_RETRY));
+            self.wait(now);
         }
+    }
+
+    /// The attempt led to nothing: the next one is made after a pause, which grows.
+    fn wait(&mut self, now: Time) {
+        self.state = State::Waiting(now.after(self.pause));
+        self.pause = self.pause.saturating_mul(2).min(PEER_DIAL_RETRY_MAX);
     }
 
     /// Gives up everything.
@@ -291,7 +304,7 @@ impl Channel {
         while !self.queue.is_empty() {
             self.drop_at(0);
         }
-        self.state = State::Idle;
+        (self.state, self.pause) = (State::Idle, PEER_DIAL_RETRY);
     }
 
     fn dial(&mut self) {

@@ -1,7 +1,5 @@
-use std::time::Duration;
-
 use super::{Action, Channel, Outgoing};
-use crate::base::limits::PEER_DIAL_RETRY;
+use crate::base::limits::{PEER_CLOSED_PAUSE, PEER_DIAL_RETRY, PEER_DIAL_RETRY_MAX};
 use crate::base::{Index, Payload, Term, Time};
 use crate::codec::peer::{Message, TimeoutNow, encode};
 
@@ -69,7 +67,7 @@ fn the_first_message_dials_and_all_leave_in_order_however_the_socket_takes_them(
 }
 
 #[test]
-fn a_failed_dial_leaves_the_newest_three_and_is_repeated_after_a_second() {
+fn a_failed_dial_leaves_the_newest_three_and_is_repeated() {
     let mut channel = channel();
     for message in [b"1", b"2", b"3", b"4", b"5", b"6"] {
         send(&mut channel, message);
@@ -77,7 +75,6 @@ fn a_failed_dial_leaves_the_newest_three_and_is_repeated_after_a_second() {
     assert_eq!(drain(&mut channel), [dial(1)]);
     channel.handle_refused(1, Time(7));
     let again = Time(7).after(PEER_DIAL_RETRY);
-    assert_eq!(PEER_DIAL_RETRY, Duration::from_secs(1));
     assert_eq!(channel.poll_timeout(), Some(again));
     channel.handle_time(Time(again.0 - 1));
     assert_eq!(drain(&mut channel), []);
@@ -86,6 +83,50 @@ fn a_failed_dial_leaves_the_newest_three_and_is_repeated_after_a_second() {
     assert_eq!((drain(&mut channel), channel.poll_timeout()), (vec![dial(2)], None));
     assert!(channel.handle_connected(2));
     assert_eq!(written(&mut channel, 100), b"4567");
+}
+
+/// How long a channel that waits does so, from `now` on; then it dials.
+fn waits(channel: &mut Channel, attempt: u64, now: &mut Time) -> u64 {
+    let until = channel.poll_timeout().unwrap();
+    channel.handle_time(Time(until.0 - 1));
+    assert_eq!(drain(channel), []);
+    channel.handle_time(until);
+    assert_eq!(drain(channel), [dial(attempt)]);
+    (until.since(std::mem::replace(now, until)).as_millis()).try_into().unwrap()
+}
+
+#[test]
+fn the_pause_between_failed_dials_grows_to_a_bound_and_begins_anew_when_a_message_was_written() {
+    let (mut channel, mut now) = (channel(), Time(7));
+    send(&mut channel, b"one");
+    assert_eq!(drain(&mut channel), [dial(1)]);
+    let mut pauses = Vec::new();
+    for attempt in 1..=6 {
+        channel.handle_refused(attempt, now);
+        pauses.push(waits(&mut channel, attempt + 1, &mut now));
+    }
+    assert_eq!(pauses, [100, 200, 400, 500, 500, 500]);
+    assert!(PEER_DIAL_RETRY_MAX < PEER_CLOSED_PAUSE, "a peer that stops is left alone for longer");
+
+    // A peer that accepts and reads nothing is not there yet.
+    assert!(channel.handle_connected(7));
+    channel.handle_broken(now);
+    assert_eq!(drain(&mut channel), [Action::HangUp]);
+    assert_eq!(waits(&mut channel, 8, &mut now), 500);
+    assert!(channel.handle_connected(8));
+    assert_eq!(written(&mut channel, 100), b"one");
+
+    send(&mut channel, b"two");
+    channel.handle_broken(now);
+    assert_eq!(drain(&mut channel), [Action::HangUp, dial(9)]);
+    channel.handle_refused(9, now);
+    assert_eq!(waits(&mut channel, 10, &mut now), 100);
+    // Elsewhere everything is new.
+    channel.handle_refused(10, now);
+    channel.send("10.0.0.3:9000", Outgoing::new(b"three".to_vec()));
+    drain(&mut channel);
+    channel.handle_refused(11, now);
+    assert_eq!(channel.poll_timeout(), Some(now.after(PEER_DIAL_RETRY)));
 }
 
 #[test]
@@ -198,8 +239,8 @@ fn a_peer_that_has_closed_its_side_is_dialed_with_the_second_message_or_a_second
     assert_eq!(written(&mut second, 100), b"next and on");
 
     let mut later = closed();
-    assert_eq!(later.poll_timeout(), Some(Time(3).after(PEER_DIAL_RETRY)));
-    later.handle_time(Time(3).after(PEER_DIAL_RETRY));
+    assert_eq!(later.poll_timeout(), Some(Time(3).after(PEER_CLOSED_PAUSE)));
+    later.handle_time(Time(3).after(PEER_CLOSED_PAUSE));
     assert_eq!(drain(&mut later), [dial(2)]);
 
     let mut heard = closed();
@@ -214,7 +255,7 @@ fn a_channel_of_a_peer_that_has_closed_its_side_becomes_idle() {
     assert_eq!(written(&mut channel, 100), b"first");
     channel.handle_broken(Time(3));
     assert!(!channel.is_idle());
-    channel.handle_time(Time(3).after(PEER_DIAL_RETRY));
+    channel.handle_time(Time(3).after(PEER_CLOSED_PAUSE));
     assert!(channel.is_idle());
     assert_eq!(channel.poll_timeout(), None);
 }
