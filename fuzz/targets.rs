@@ -4,9 +4,9 @@
 
 use std::io::Cursor;
 
-use dqlite::base::{Index, NodeId};
+use dqlite::base::{EntryKind, Index, NodeId, PageNo, Payload};
 use dqlite::codec::client::{Context, Format, FrameReader, Request, Response, failure};
-use dqlite::codec::command::Command;
+use dqlite::codec::command::{Command, split};
 use dqlite::codec::membership::Configuration;
 use dqlite::codec::peer::{self, Incoming, PeerReader};
 use dqlite::disk::FaultDisk;
@@ -125,21 +125,29 @@ pub fn peer_stream(data: &[u8]) {
     assert_eq!(heard(7), heard(data.len().max(1)));
 }
 
-/// An entry of the log, decoded and applied. The first byte says where the second entry begins.
+/// An entry of the log, decoded and applied, in a row or in parts. The first byte says where the second entry begins.
 pub fn command(data: &[u8]) {
     let _decoded = Command::decode(data);
     let Some((at, data)) = data.split_first() else { return };
-    let patience = Patience { wait: std::time::Duration::ZERO, idle: None };
-    let mut databases = Databases::new(patience, 4096, 3_040_001);
-    let mut applier = Applier::default();
     let (first, second) = data.split_at(data.len().min(usize::from(*at) * 64));
-    for (index, part) in (2..).zip([data, first, second]) {
-        let _applied = applier.apply(&mut databases, Index(index), part);
-    }
-    for (_, state) in databases.iter() {
-        let version = state.database.pin(dqlite::pages::View::Committed);
+    let applied = |payload: fn(&[u8]) -> Payload| {
+        let patience = Patience { wait: std::time::Duration::ZERO, idle: None };
+        let mut databases = Databases::new(patience, 4096, 3_040_001);
+        let mut applier = Applier::default();
+        let mut apply = |(index, part)| applier.apply(&mut databases, Index(index), &payload(part));
+        let results: Vec<_> = (2..).zip([data, first, second]).map(&mut apply).collect();
+        let versions = databases.iter().map(|(_, state)| state.database.pin(dqlite::pages::View::Committed));
+        (results, versions.collect::<Vec<_>>())
+    };
+    let (in_a_row, in_parts) =
+        (applied(Payload::from_bytes), applied(|part| split(EntryKind::Command, part)));
+    assert_eq!(in_a_row.0, in_parts.0);
+    assert_eq!(in_a_row.1.len(), in_parts.1.len());
+    for (version, other) in in_a_row.1.iter().zip(&in_parts.1) {
         // A database may say that it has any number of pages; those that nobody sent take no memory.
-        assert!(version.n_pages() >= 1);
+        assert!(version.n_pages() >= 1 && version.n_pages() == other.n_pages());
+        let some = |page: u32| version.page(PageNo(page)) == other.page(PageNo(page));
+        assert!((1..=version.n_pages().min(1000)).all(some), "{version:?}");
     }
 }
 

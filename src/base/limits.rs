@@ -44,8 +44,9 @@ pub const SPECULATIVE_TRANSACTIONS_MAX: usize = 4096;
 /// Page bytes of one transaction; more is refused with code 13 at the commit.
 pub const TRANSACTION_BYTES_MAX: u64 = 1 << 30;
 
-/// Payload bytes of recent log entries kept in memory; older ones are read from the segments.
-pub const LOG_CACHE_BYTES_MAX: usize = 32 << 20;
+/// Payload bytes of recent log entries kept in memory; older ones are read from the segments. A node may take 64 MiB
+/// more than its databases have.
+pub const LOG_CACHE_BYTES_MAX: usize = 16 << 20;
 
 /// The size of a log segment file, in bytes: C's.
 pub const SEGMENT_BYTES: u64 = 8 << 20;

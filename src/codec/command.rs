@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::base::{DecodeError, PageNo, Payload, Reader, Writer, limits};
+use crate::base::{DecodeError, EntryKind, PageNo, Payload, Reader, Writer, limits, pool};
 
 const FORMAT: u8 = 1;
 const OPEN: u8 = 1;
@@ -94,6 +94,24 @@ fn filename<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], DecodeError> {
 }
 
 fn frames<'a>(reader: &mut Reader<'a>) -> Result<Frames<'a>, DecodeError> {
+    let FramesHead { filename, is_commit, page_size, numbers } = frames_head(reader, 0)?;
+    let mut pages = Vec::with_capacity(numbers.len());
+    for number in numbers {
+        pages.push((number, reader.take("page", page_size.into())?));
+    }
+    Ok(Frames { filename, is_commit, page_size: page_size.into(), pages })
+}
+
+/// A FRAMES command up to its pages.
+struct FramesHead<'a> {
+    filename: &'a [u8],
+    is_commit: bool,
+    page_size: u16,
+    numbers: Vec<PageNo>,
+}
+
+/// `elsewhere`: so many bytes of the pages are not in the reader.
+fn frames_head<'a>(reader: &mut Reader<'a>, elsewhere: usize) -> Result<FramesHead<'a>, DecodeError> {
     let filename = filename(reader)?;
     reader.u64("transaction id")?;
     reader.u32("truncate")?;
@@ -106,18 +124,17 @@ fn frames<'a>(reader: &mut Reader<'a>) -> Result<Frames<'a>, DecodeError> {
         let expected = "a power of two between 512 and 32768";
         return Err(DecodeError::Value { field: "page size", expected, found: page_size.into() });
     }
-    let fits = reader.rest().len() as u64 / (8 + u64::from(page_size));
+    let fits = reader.rest().len().saturating_add(elsewhere) as u64 / (8 + u64::from(page_size));
     let count = usize::try_from(n_pages).ok().filter(|_| n_pages <= fits);
     let Some(count) = count else {
         return Err(DecodeError::Range { field: "page count", max: fits, found: n_pages });
     };
-    let mut numbers = Reader::new(reader.take("page numbers", count.saturating_mul(8))?);
-    let mut pages = Vec::with_capacity(count);
+    let mut listed = Reader::new(reader.take("page numbers", count.saturating_mul(8))?);
+    let mut numbers = Vec::with_capacity(count);
     for _ in 0..count {
-        let number = page_number(numbers.u64("page number")?, page_size.into())?;
-        pages.push((number, reader.take("page", page_size.into())?));
+        numbers.push(page_number(listed.u64("page number")?, page_size.into())?);
     }
-    Ok(Frames { filename, is_commit, page_size: page_size.into(), pages })
+    Ok(FramesHead { filename, is_commit, page_size, numbers })
 }
 
 fn page_number(found: u64, page_size: u64) -> Result<PageNo, DecodeError> {
@@ -133,6 +150,61 @@ fn page_number(found: u64, page_size: u64) -> Result<PageNo, DecodeError> {
     }
     let number = u32::try_from(found);
     number.map(PageNo).map_err(|_| DecodeError::Range { field, max: PAGE_NUMBER_MAX, found })
+}
+
+/// A FRAMES command whose pages are parts of a payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedFrames<'a> {
+    /// As [`Frames::filename`].
+    pub filename: &'a [u8],
+    /// As [`Frames::is_commit`].
+    pub is_commit: bool,
+    /// As [`Frames::pages`].
+    pub pages: Vec<(PageNo, &'a Arc<[u8]>)>,
+}
+
+/// The payload with these bytes, copied once: the pages of a FRAMES command each on its own, so that [`shared_frames`]
+/// finds them and the log and the databases hold them once between them.
+#[must_use]
+pub fn split(kind: EntryKind, bytes: &[u8]) -> Payload {
+    let pages = Some(bytes).filter(|_| kind == EntryKind::Command).and_then(pages_of);
+    let Some((head, pages, rest)) = pages else { return Payload::from_bytes(bytes) };
+    let mut parts: Vec<Arc<[u8]>> = Vec::with_capacity(2 + pages.len());
+    parts.push(Arc::from(head));
+    parts.extend(pages.map(pool::copy_of));
+    parts.extend(Some(rest).filter(|rest| !rest.is_empty()).map(Arc::from));
+    Payload::from_parts(parts)
+}
+
+/// What is before the pages of a FRAMES command, they, and what follows them.
+fn pages_of(bytes: &[u8]) -> Option<(&[u8], std::slice::ChunksExact<'_, u8>, &[u8])> {
+    let mut reader = Reader::new(bytes);
+    let head = starts_frames(&mut reader).then(|| frames_head(&mut reader, 0).ok())??;
+    let (size, rest) = (usize::from(head.page_size), reader.rest());
+    let (pages, beyond) = rest.split_at_checked(size.checked_mul(head.numbers.len())?)?;
+    let before = bytes.get(..bytes.len().checked_sub(rest.len())?)?;
+    Some((before, pages.chunks_exact(size), beyond))
+}
+
+fn starts_frames(reader: &mut Reader<'_>) -> bool {
+    reader.take("command header", 8).is_ok_and(|header| header.starts_with(&[FORMAT, FRAMES]))
+}
+
+/// The FRAMES command in a payload whose parts are its head and its pages, as [`encode_frames`] and [`split`] make
+/// them. `None`: it is something else, or no command; [`Command::decode`] tells.
+#[must_use]
+pub fn shared_frames(payload: &Payload) -> Option<SharedFrames<'_>> {
+    let mut parts = payload.shared_parts();
+    let head = parts.next()?;
+    let mut reader = Reader::new(head);
+    let elsewhere = payload.len().checked_sub(head.len())?;
+    let head = starts_frames(&mut reader).then(|| frames_head(&mut reader, elsewhere).ok())??;
+    let FramesHead { filename, is_commit, page_size, numbers } = head;
+    let wanted = numbers.len();
+    let fitting = parts.take_while(|part| part.len() == usize::from(page_size));
+    let pages: Vec<(PageNo, &Arc<[u8]>)> = numbers.into_iter().zip(fitting).collect();
+    let found = pages.len() == wanted && reader.is_empty();
+    found.then_some(SharedFrames { filename, is_commit, pages })
 }
 
 /// Encodes FRAMES as we write it: one whole transaction. The page images become part of the payload uncopied.

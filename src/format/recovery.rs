@@ -14,6 +14,7 @@ use super::names::{self, FileName, SnapshotName};
 use super::segment::{BatchInfo, Segment, good_batch_after};
 use super::{Class, FormatError};
 use crate::base::{Entry, EntryKind, Index, Payload, Term};
+use crate::codec::command;
 
 /// The files of a directory, by what they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -131,7 +132,7 @@ impl SegmentFile {
         let entries = segment.entries.iter().map(|entry| StoredEntry {
             term: entry.term,
             kind: entry.kind,
-            payload: Payload::from_bytes(entry.payload),
+            payload: command::split(entry.kind, entry.payload),
         });
         Self {
             name: name.to_owned(),

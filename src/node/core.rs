@@ -408,8 +408,7 @@ impl Core {
                 if self.proposer.handle_committed(&mut self.databases, entry.index, entry.term, now) {
                     return;
                 }
-                let bytes = entry.payload.contiguous();
-                if let Err(failure) = self.applier.apply(&mut self.databases, entry.index, &bytes) {
+                if let Err(failure) = self.applier.apply(&mut self.databases, entry.index, &entry.payload) {
                     log::error!("{failure}");
                     self.failed = Some(failure.to_string());
                     self.consensus.fail(&failure.to_string());

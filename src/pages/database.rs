@@ -259,9 +259,9 @@ impl Database {
     ///
     /// # Errors
     /// When the pages cannot be a transaction of this database, or finished local transactions are in the way.
-    pub fn apply(&self, pages: &[(PageNo, &[u8])]) -> Result<Garbage, ApplyError> {
-        for (no, image) in pages {
-            check_size(self.page_size, image)?;
+    pub fn apply_pages(&self, pages: Vec<(PageNo, Page)>) -> Result<Garbage, ApplyError> {
+        for (no, image) in &pages {
+            check_size(self.page_size, image.as_slice())?;
             if no.0 == 0 || no.0 > PAGE_NO_MAX || *no == pending_page(self.page_size) {
                 return Err(ApplyError::PageNumber { found: no.0 });
             }
@@ -269,7 +269,7 @@ impl Database {
         let base = self.pin(View::Committed);
         let highest = pages.iter().map(|(no, _)| no.0).max().ok_or(ApplyError::Empty)?;
         let first = pages.iter().rfind(|(no, _)| *no == PageNo(1));
-        let n_pages = match first.map(|(_, image)| page1::page_count(image)) {
+        let n_pages = match first.map(|(_, image)| page1::page_count(image.as_slice())) {
             None => highest.max(base.n_pages),
             Some(0) if pages.len() == 1 => 1,
             Some(found) if found == 0 || found > PAGE_NO_MAX => {
@@ -277,13 +277,18 @@ impl Database {
             }
             Some(count) => count,
         };
-        let own = pages.iter().map(|(no, image)| (*no, Page::from_slice(image))).collect();
-        let changes = Finished { pages: own, n_pages, deletes: false, prepared: None };
+        let changes = Finished { pages, n_pages, deletes: false, prepared: None };
         let large = changes.pages.len() > IN_PLACE_PAGES_MAX;
         let built = large.then(|| advanced(&base, &changes));
         // The store keeps the only reference, so that a small change can reuse its nodes.
         drop(base);
         self.chain().apply(&changes, built)
+    }
+
+    /// The same with images that it copies.
+    #[cfg(test)]
+    pub fn apply(&self, pages: &[(PageNo, &[u8])]) -> Result<Garbage, ApplyError> {
+        self.apply_pages(pages.iter().map(|(no, image)| (*no, Page::from_slice(image))).collect())
     }
 
     /// Takes the committed state of `fresh` for its own next committed version, so that open connections see it

@@ -84,6 +84,15 @@ impl Tree {
         }
     }
 
+    /// Drops the leaf with this page, and with it the pages beside it, if `no` is its last one.
+    pub(super) fn drop_leaf_ending_at(&mut self, no: PageNo) {
+        let Some(key) = no.0.checked_sub(1) else { return };
+        let ends = slot(key, 0) == FANOUT - 1;
+        if ends && self.level > 0 && u64::from(key) < width(self.level + 1) {
+            drop_leaf(&mut self.root, self.level, key);
+        }
+    }
+
     /// How many pages of this tree are not those of `other`, counted until there are `limit`.
     pub(super) fn count_beside(&self, other: &Self, limit: usize) -> usize {
         let (mut mine, mut theirs) = (Some(&self.root), Some(&other.root));
@@ -140,6 +149,17 @@ fn insert(node: &mut Arc<Node>, level: u32, key: u32, page: Page) {
                 let below = level.saturating_sub(1);
                 insert(place.get_or_insert_with(|| Arc::new(Node::empty(below))), below, key, page);
             }
+        }
+    }
+}
+
+fn drop_leaf(node: &mut Arc<Node>, level: u32, key: u32) {
+    if let Node::Inner(children) = Arc::make_mut(node)
+        && let Some(place) = children.get_mut(slot(key, level))
+    {
+        match place {
+            Some(child) if level > 1 => drop_leaf(child, level - 1, key),
+            leaf => *leaf = None,
         }
     }
 }
@@ -279,6 +299,28 @@ mod tests {
         check(&tree, &model);
         assert!(frozen.len() > 5);
         frozen.iter().for_each(|(tree, model)| check(tree, model));
+    }
+
+    #[test]
+    fn leaves_that_are_dropped_one_after_another_leave_all_others_and_every_clone() {
+        for size in [1, 63, 64, 65, 128, 700, 9000] {
+            let (mut tree, mut model) = (Tree::new(), BTreeMap::new());
+            for no in 1..=size {
+                tree.set(PageNo(no), page(no.into()));
+                model.insert(no, page(no.into()));
+            }
+            let (frozen, whole) = (tree.clone(), model.clone());
+            for no in 0..=size + 70 {
+                tree.drop_leaf_ending_at(PageNo(no));
+                // A tree of one leaf stays.
+                if no % 64 == 0 && size > 64 {
+                    model.retain(|other, _| *other > no);
+                }
+                assert_eq!(tree.count(), model.len(), "page {no} of {size}");
+            }
+            check(&tree, &model);
+            check(&frozen, &whole);
+        }
     }
 
     #[test]

@@ -60,6 +60,12 @@ impl Version {
         (1..=self.n_pages).map(|no| (PageNo(no), self.tree.get(PageNo(no))))
     }
 
+    /// Lets go of images up to `no`, which whoever goes through all pages in their order has passed: those beside it
+    /// with lower numbers, when it is the last of its kind. The page count stays.
+    pub fn pass(&mut self, no: PageNo) {
+        self.tree.drop_leaf_ending_at(no);
+    }
+
     /// The stored image of page 1.
     pub(super) fn first(&self) -> &[u8] {
         self.tree.get(PageNo(1)).map(Page::as_slice).unwrap_or_default()

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
-use super::{Command, Frames, encode_frames};
-use crate::base::{DecodeError, PageNo, Prng};
+use super::{Command, Frames, encode_frames, shared_frames, split};
+use crate::base::{DecodeError, EntryKind, PageNo, Payload, Prng};
 
 fn two_pages() -> Vec<u8> {
     let page = |byte: u8| -> Arc<[u8]> { vec![byte; 512].into() };
@@ -25,6 +25,74 @@ fn frames_have_the_bytes_that_c_writes() {
         pages: vec![(PageNo(1), &[b'a'; 512]), (PageNo(2), &[b'b'; 512])],
     };
     assert_eq!(Command::decode(&bytes), Ok(Command::Frames(expected)));
+}
+
+type Pages = Vec<(PageNo, Vec<u8>)>;
+
+/// What a payload says when its parts are looked at, and when its bytes are.
+fn both_ways(payload: &Payload) -> (Option<Pages>, Option<Pages>) {
+    let shared = shared_frames(payload).map(|frames| {
+        assert_eq!((frames.filename, frames.is_commit), (&b"t"[..], true));
+        frames.pages.iter().map(|(number, page)| (*number, page.to_vec())).collect()
+    });
+    let bytes = payload.contiguous();
+    let decoded = match Command::decode(&bytes) {
+        Ok(Command::Frames(frames)) => {
+            Some(frames.pages.iter().map(|(number, page)| (*number, page.to_vec())).collect())
+        }
+        _ => None,
+    };
+    (shared, decoded)
+}
+
+#[test]
+fn a_payload_that_came_in_a_row_is_split_into_the_parts_that_it_was_made_of() {
+    for tail in [&b""[..], b"whatever"] {
+        let bytes = [&two_pages(), tail].concat();
+        let payload = split(EntryKind::Command, &bytes);
+        assert_eq!(*payload.contiguous(), *bytes);
+        let lens: Vec<usize> = payload.parts().map(<[u8]>::len).filter(|len| *len != tail.len()).collect();
+        assert_eq!(lens, [56, 512, 512]);
+        let (shared, decoded) = both_ways(&payload);
+        assert_eq!(shared.as_ref().map(Vec::len), Some(2));
+        assert_eq!(shared, decoded);
+    }
+    // What is no command is not looked into.
+    assert_eq!(split(EntryKind::Barrier, &two_pages()).parts().count(), 1);
+    assert_eq!(shared_frames(&Payload::from_bytes(&two_pages())), None, "its pages are no parts");
+    assert_eq!(shared_frames(&Payload::default()), None);
+}
+
+#[test]
+fn whatever_the_bytes_and_the_parts_are_both_ways_to_read_them_agree() {
+    let whole = two_pages();
+    let mut prng = Prng::new(12);
+    let mut at = |below: usize| usize::try_from(prng.below(below as u64)).unwrap();
+    let mut found = 0;
+    for _ in 0..20_000 {
+        let mut bytes = whole.clone();
+        // In the head, past the name.
+        let place = 9 + at(50);
+        bytes[place] = [0, 1, 2, 3, 8, 255][at(6)];
+        bytes.truncate(whole.len() - [0, 8, 512][at(3)]);
+        let payload = split(EntryKind::Command, &bytes);
+        assert_eq!(*payload.contiguous(), *bytes);
+        // Cut anywhere, as nobody does it.
+        let odd = at(bytes.len());
+        let pieces = [&bytes[..odd], &bytes[odd..]].map(Arc::from).to_vec();
+        for payload in [payload, Payload::from_parts(pieces)] {
+            let command = payload.contiguous();
+            let sound = Command::decode(&command);
+            if !matches!(&sound, Ok(Command::Frames(frames)) if frames.filename == b"t" && frames.is_commit) {
+                assert!(sound.is_ok() || shared_frames(&payload).is_none(), "{sound:?}");
+                continue;
+            }
+            let (shared, decoded) = both_ways(&payload);
+            assert!(shared.is_none() || shared == decoded);
+            found += usize::from(shared.is_some());
+        }
+    }
+    assert!(found > 2_000, "{found}");
 }
 
 #[test]

@@ -6,7 +6,8 @@ use super::frame::{
 use super::message::{
     AppendEntries, AppendResult, InstallSnapshot, Message, RequestVote, TimeoutNow, VoteResult,
 };
-use crate::base::{DecodeError, Entry, EntryKind, Index, NodeId, Payload, Reader, Term, limits};
+use crate::base::{DecodeError, Entry, EntryKind, Index, NodeId, Reader, Term, limits};
+use crate::codec::command;
 use crate::codec::membership::Configuration;
 
 /// Capacity above which an emptied buffer gives its memory back.
@@ -147,7 +148,7 @@ impl PeerReader {
                 self.state = State::Entries(message, announced);
                 return None;
             };
-            let payload = Payload::from_bytes(bytes);
+            let payload = command::split(kind, bytes);
             let index = message.entries.last().map_or(message.prev_index, |entry| entry.index).next();
             message.entries.push(Entry { index, term, kind, payload });
             announced.next();

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::base::{Entry, EntryKind, Index, NodeId, Payload, Prng, Role, Term, limits};
+use crate::base::{Entry, EntryKind, Index, NodeId, PageNo, Payload, Prng, Role, Term, limits};
+use crate::codec::command;
 use crate::codec::membership::{Configuration, Server};
 
 fn entry(index: u64, kind: EntryKind, bytes: &[u8]) -> Entry {
@@ -308,4 +309,23 @@ fn no_bytes_make_the_reader_panic() {
             }
         }
     }
+}
+
+#[test]
+fn pages_of_an_entry_come_apart_from_each_other_so_that_a_database_can_take_them() {
+    let page = |byte: u8| -> Arc<[u8]> { vec![byte; 4096].into() };
+    let pages = vec![(PageNo(2), page(1)), (PageNo(3), page(2))];
+    let payload = command::encode_frames(b"t", 4096, pages);
+    let command = Entry { payload: payload.clone(), ..entry(6, EntryKind::Command, &[]) };
+    let message = Message::AppendEntries(append(5, vec![command]));
+    let mut bytes = Vec::new();
+    encode(&message, &mut bytes).unwrap();
+    let mut reader = PeerReader::new();
+    reader.push(&bytes);
+    let found = reader.next_incoming().unwrap();
+    assert_eq!(found, Some(Incoming::Message(message)));
+    let Some(Incoming::Message(Message::AppendEntries(append))) = found else { unreachable!() };
+    let lens = |payload: &Payload| payload.parts().map(<[u8]>::len).collect::<Vec<_>>();
+    assert_eq!(lens(&append.entries[0].payload), lens(&payload));
+    assert_eq!(lens(&payload).len(), 3);
 }
