@@ -50,6 +50,7 @@ struct State {
     model: Model,
     boot: u64,
     operations: u64,
+    read_bytes: u64,
     faults: Vec<(u64, Fault)>,
     off: bool,
     capacity: Option<u64>,
@@ -72,6 +73,7 @@ impl FaultDisk {
             model: Model::new(seed),
             boot: 0,
             operations: 0,
+            read_bytes: 0,
             faults: Vec::new(),
             off: false,
             capacity: None,
@@ -97,6 +99,12 @@ impl FaultDisk {
     #[must_use]
     pub fn operations(&self) -> u64 {
         self.state().operations
+    }
+
+    /// How many bytes were read.
+    #[must_use]
+    pub fn read_bytes(&self) -> u64 {
+        self.state().read_bytes
     }
 
     /// From now on the files may have this many bytes in all; more is refused for want of room.
@@ -253,9 +261,11 @@ impl Disk for FaultDisk {
     }
 
     fn read_at(&mut self, file: &FaultFile, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        let state = self.state();
+        let mut state = self.state();
         let inode = state.inode(file)?;
-        Ok(state.model.read(inode, offset, buf))
+        let len = state.model.read(inode, offset, buf);
+        state.read_bytes += len as u64;
+        Ok(len)
     }
 
     fn write_at(&mut self, file: &mut FaultFile, offset: u64, bytes: &[u8]) -> io::Result<()> {

@@ -160,6 +160,63 @@ fn short(field: &str, found: usize, wanted: u64) -> FormatError {
 /// Reads one batch into `segment`; leaves it as it was on an error.
 fn decode_batch<'a>(reader: &mut Reader<'a>, segment: &mut Segment<'a>) -> Result<(), FormatError> {
     let corrupt = |text: String| FormatError::new(Class::Corrupt, text);
+    let BatchHead { entries, data_crc, head_bytes, data_bytes } = decode_head(reader)?;
+    let count = entries.len() as u64;
+    let data = take(reader, "data", data_bytes)?;
+    if checksum(0, data) != data_crc {
+        return Err(corrupt("data checksum mismatch".to_owned()));
+    }
+    let mut data = Reader::new(data);
+    let before = segment.entries.len();
+    for (term, kind, size) in entries {
+        match data.take("", size) {
+            Ok(payload) => segment.entries.push(RawEntry { term, kind, payload }),
+            Err(error) => {
+                segment.entries.truncate(before);
+                return Err(FormatError::new(Class::Malformed, error.to_string()));
+            }
+        }
+    }
+    let len = head_bytes + data_bytes;
+    segment.batches.push(BatchInfo { offset: segment.used, len, count });
+    segment.used += len;
+    Ok(())
+}
+
+/// What stands before the data of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchHead {
+    /// Term, kind and length of each entry, of which there is at least one.
+    pub entries: Vec<(Term, EntryKind, usize)>,
+    /// The checksum of the data.
+    pub data_crc: u32,
+    /// The bytes of checksums and headers.
+    pub head_bytes: u64,
+    /// The bytes of data that follow.
+    pub data_bytes: u64,
+}
+
+impl BatchHead {
+    /// The head of the batch that begins with `bytes`; or, if those do not reach to its end, how many it has.
+    ///
+    /// # Errors
+    /// No good batch begins there.
+    pub fn decode(bytes: &[u8]) -> Result<Result<Self, usize>, FormatError> {
+        let mut reader = Reader::new(bytes);
+        let head = decode_head(&mut reader);
+        let count = bytes.get(8..16).and_then(|count| Reader::new(count).u64("").ok());
+        let len = count.map_or(PREAMBLE_BYTES, |count| {
+            PREAMBLE_BYTES + ENTRY_HEADER_BYTES * count.min(BATCH_ENTRIES_MAX)
+        });
+        match (head, usize::try_from(len)) {
+            (Err(_), Ok(len)) if len > bytes.len() => Ok(Err(len)),
+            (head, _) => head.map(Ok),
+        }
+    }
+}
+
+fn decode_head(reader: &mut Reader<'_>) -> Result<BatchHead, FormatError> {
+    let corrupt = |text: String| FormatError::new(Class::Corrupt, text);
     let header_crc = reader.u32("").map_err(|_| short("preamble", reader.rest().len(), 8))?;
     let data_crc = reader.u32("").map_err(|_| short("preamble", reader.rest().len() + 4, 8))?;
     let headers_start = reader.rest();
@@ -170,32 +227,14 @@ fn decode_batch<'a>(reader: &mut Reader<'a>, segment: &mut Segment<'a>) -> Resul
     if count > BATCH_ENTRIES_MAX {
         return Err(corrupt(format!("entries count {count} in preamble is too high")));
     }
-    let headers_len = ENTRY_HEADER_BYTES * count;
-    let headers = take(reader, "header", headers_len)?;
+    let headers = take(reader, "header", ENTRY_HEADER_BYTES * count)?;
     let covered = headers_start.get(..8 + headers.len()).unwrap_or_default();
     if checksum(0, covered) != header_crc {
         return Err(corrupt("header checksum mismatch".to_owned()));
     }
-    let (found, total) = decode_headers(headers)?;
-    let data = take(reader, "data", total)?;
-    if checksum(0, data) != data_crc {
-        return Err(corrupt("data checksum mismatch".to_owned()));
-    }
-    let mut data = Reader::new(data);
-    let before = segment.entries.len();
-    for (term, kind, size) in found {
-        match data.take("", size) {
-            Ok(payload) => segment.entries.push(RawEntry { term, kind, payload }),
-            Err(error) => {
-                segment.entries.truncate(before);
-                return Err(FormatError::new(Class::Malformed, error.to_string()));
-            }
-        }
-    }
-    let len = PREAMBLE_BYTES + headers_len + total;
-    segment.batches.push(BatchInfo { offset: segment.used, len, count });
-    segment.used += len;
-    Ok(())
+    let (entries, data_bytes) = decode_headers(headers)?;
+    let head_bytes = PREAMBLE_BYTES + headers.len() as u64;
+    Ok(BatchHead { entries, data_crc, head_bytes, data_bytes })
 }
 
 fn take<'a>(reader: &mut Reader<'a>, field: &str, len: u64) -> Result<&'a [u8], FormatError> {
@@ -249,16 +288,8 @@ pub fn good_batch_after(bytes: &[u8], at: u64) -> bool {
 
 /// Passes over a batch whose headers at least are good.
 fn skip_batch(reader: &mut Reader<'_>) -> Option<()> {
-    let header_crc = reader.u32("").ok()?;
-    reader.u32("").ok()?;
-    let covered = reader.rest();
-    let count = reader.u64("").ok().filter(|count| (1..=BATCH_ENTRIES_MAX).contains(count))?;
-    let headers = take(reader, "header", ENTRY_HEADER_BYTES * count).ok()?;
-    if checksum(0, covered.get(..8 + headers.len())?) != header_crc {
-        return None;
-    }
-    let (_, total) = decode_headers(headers).ok()?;
-    take(reader, "data", total).ok().map(drop)
+    let head = decode_head(reader).ok()?;
+    take(reader, "data", head.data_bytes).ok().map(drop)
 }
 
 #[cfg(test)]
