@@ -141,8 +141,9 @@ static void lists(void)
         INT("no address", 2, dqlite_node_recover_ext(n, ext, 3));
         plain[1].address = NULL;
         INT("no address", 2, dqlite_node_recover(n, plain, 2));
-        INT("no place", 2, dqlite_node_describe_last_entry(n, NULL, NULL));
         PREFIX("text", "raft_recover(): server 1 of the list: an address expected, found NULL", dqlite_node_errmsg(n));
+        INT("no place", 2, dqlite_node_describe_last_entry(n, NULL, NULL));
+        PREFIX("text", "dqlite_node_describe_last_entry(): two places for numbers expected", dqlite_node_errmsg(n));
     }
     last_entry(n, 2, 1);
     snprintf(name, sizeof name, "%016d-%016d", 3, 3);

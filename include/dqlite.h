@@ -231,8 +231,8 @@ int dqlite_node_stop(struct dqlite_node *n);
  *   @NAME            an abstract Unix socket, which only the same process may connect to
  *   @                the same, with a name that the system chooses
  *
- * Returns DQLITE_ERROR if the address is wrong or cannot be had; then the address that was set before stays. The
- * error message does not change.
+ * Returns DQLITE_ERROR if the address is wrong or cannot be had, and dqlite_node_errmsg() tells why; then the address
+ * that was set before stays.
  */
 DQLITE_API
 int dqlite_node_set_bind_address(struct dqlite_node *n,

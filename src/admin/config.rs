@@ -98,12 +98,15 @@ impl NodeConfig {
     /// # Errors
     /// `DQLITE_MISUSE` outside of a millisecond to an hour.
     pub fn set_network_latency_ns(&mut self, nanoseconds: u64) -> Result<(), Failure> {
-        let ms = u32::try_from(nanoseconds / 1_000_000).map_err(|_| Failure::silent(Code::Misuse))?;
         // The bound is on the nanoseconds: an hour and a half millisecond is too much already.
-        if nanoseconds > u64::from(LATENCY_MS_MAX) * 1_000_000 {
-            return Err(Failure::silent(Code::Misuse));
+        match u32::try_from(nanoseconds / 1_000_000) {
+            Ok(ms @ 1..) if nanoseconds <= u64::from(LATENCY_MS_MAX) * 1_000_000 => {
+                self.set_network_latency_ms(ms)
+            }
+            _ => Err(refused(format_args!(
+                "network latency: 1 ms to an hour expected, found {nanoseconds} ns"
+            ))),
         }
-        self.set_network_latency_ms(ms)
     }
 
     /// Sets the timeouts from the expected time of one way between nodes.
@@ -112,7 +115,9 @@ impl NodeConfig {
     /// `DQLITE_MISUSE` outside of a millisecond to an hour.
     pub fn set_network_latency_ms(&mut self, milliseconds: u32) -> Result<(), Failure> {
         if !(1..=LATENCY_MS_MAX).contains(&milliseconds) {
-            return Err(Failure::silent(Code::Misuse));
+            let text =
+                format_args!("network latency: 1 to {LATENCY_MS_MAX} ms expected, found {milliseconds}");
+            return Err(refused(text));
         }
         self.heartbeat = Duration::from_millis(u64::from(milliseconds) * 15 / 10);
         self.election_timeout = Duration::from_millis(u64::from(milliseconds) * 15);
@@ -132,10 +137,17 @@ impl NodeConfig {
         let strategy = match strategy {
             0 => Trailing::Static,
             1 => Trailing::Dynamic,
-            _ => return Err(Failure::silent(Code::Misuse)),
+            found => {
+                let text = format_args!("snapshot parameters: 0 or 1 expected as strategy, found {found}");
+                return Err(refused(text));
+            }
         };
-        if trailing < TRAILING_MIN || trailing < threshold {
-            return Err(Failure::silent(Code::Misuse));
+        let least = TRAILING_MIN.max(threshold);
+        if trailing < least {
+            let text = format_args!(
+                "snapshot parameters: at least {least} trailing entries expected, found {trailing}"
+            );
+            return Err(refused(text));
         }
         self.snapshots = Some(SnapshotParams { threshold, trailing, strategy });
         Ok(())
@@ -147,11 +159,18 @@ impl NodeConfig {
     /// `DQLITE_ERROR`, unlike every other setter, for anything but a power of two from 512 to 262144.
     pub fn set_block_size(&mut self, bytes: usize) -> Result<(), Failure> {
         if !bytes.is_power_of_two() || !(BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&bytes) {
-            return Err(Failure::silent(Code::Error));
+            let text = format_args!(
+                "block size: a power of two from {BLOCK_BYTES_MIN} to {BLOCK_BYTES_MAX} expected, found {bytes}"
+            );
+            return Err(Failure::logged(Code::Error, text));
         }
         self.block_size = Some(bytes as u64);
         Ok(())
     }
+}
+
+fn refused(text: std::fmt::Arguments<'_>) -> Failure {
+    Failure::logged(Code::Misuse, text)
 }
 
 #[cfg(test)]

@@ -33,6 +33,12 @@ impl Failure {
         Self { code: Code::Misuse, text: Some(text.into()) }
     }
 
+    /// A code that leaves the error message as it is, since programs expect that of the call. The log has the text.
+    pub fn logged(code: Code, text: impl fmt::Display) -> Self {
+        log::warn!("{text}");
+        Self::silent(code)
+    }
+
     /// A code that leaves the error message as it is.
     #[must_use]
     pub fn silent(code: Code) -> Self {

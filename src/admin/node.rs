@@ -24,6 +24,8 @@ pub struct Node {
     connector: Connector,
     /// What the environment said when the node was created; a mistake in it comes out at start.
     settings: Result<Settings, String>,
+    /// Why the last address was refused that should have been bound, in brackets; or nothing.
+    refused_address: String,
     phase: Phase,
 }
 
@@ -64,7 +66,8 @@ impl Node {
             }
             Ok(settings)
         });
-        (Self { config, connector: Connector::default(), settings, phase }, failure)
+        let refused_address = String::new();
+        (Self { config, connector: Connector::default(), settings, refused_address, phase }, failure)
     }
 
     /// Changes a setting that is fixed once the node runs.
@@ -113,15 +116,18 @@ impl Node {
     pub fn bind(&mut self, address: &[u8]) -> Result<Vec<u8>, Failure> {
         self.not_running()?;
         let listener = Listener::bind(address).map_err(|error| {
-            Failure::error(format!(
-                "dqlite_node_set_bind_address(): '{}': {error}",
-                String::from_utf8_lossy(address)
-            ))
+            let address = String::from_utf8_lossy(address);
+            let text = format!("dqlite_node_set_bind_address(): '{address}': {error}");
+            self.refused_address = format!(" ({text})");
+            Failure::error(text)
         })?;
         let reported = listener.reported().to_vec();
         match &mut self.phase {
             Phase::Created(place) => *place = Some(listener),
-            Phase::Failed | Phase::Running(_) | Phase::Stopped => return Err(Failure::silent(Code::Misuse)),
+            Phase::Failed | Phase::Running(_) | Phase::Stopped => {
+                let text = "bind: a new node expected, found one that failed or was stopped";
+                return Err(Failure::logged(Code::Misuse, text));
+            }
         }
         Ok(reported)
     }
@@ -136,7 +142,11 @@ impl Node {
             Phase::Created(Some(_)) => {}
             Phase::Running(_) => return Err(self.in_use()),
             Phase::Created(None) => {
-                return Err(Failure::misuse("dqlite_node_start(): a bind address expected, none was set"));
+                let text = format!(
+                    "dqlite_node_start(): a bind address expected, none was set{}",
+                    self.refused_address
+                );
+                return Err(Failure::misuse(text));
             }
             Phase::Failed | Phase::Stopped => {
                 return Err(Failure::misuse("dqlite_node_start(): a new node expected, found a used one"));
@@ -166,13 +176,17 @@ impl Node {
     /// # Errors
     /// `DQLITE_MISUSE` where the node does not run.
     pub fn stop(&mut self) -> Result<(), Failure> {
-        let Phase::Running(_) = &self.phase else { return Err(Failure::silent(Code::Misuse)) };
+        self.running("stop")?;
         let Phase::Running(running) = std::mem::replace(&mut self.phase, Phase::Stopped) else {
             return Ok(());
         };
         let result = running.stop();
         log::debug!("node {}: stopped with {result}", self.config.id);
-        if result == 0 { Ok(()) } else { Err(Failure::silent(start_code(result))) }
+        if result == 0 {
+            return Ok(());
+        }
+        let text = format!("stop: node {} had failed before, with {result}", self.config.id);
+        Err(Failure::logged(start_code(result), text))
     }
 
     /// Gives leadership and the vote to other nodes, as far as there are any.
@@ -180,8 +194,8 @@ impl Node {
     /// # Errors
     /// `DQLITE_MISUSE` where the node does not run, `DQLITE_ERROR` where nobody can take over.
     pub fn handover(&self) -> Result<(), Failure> {
-        let Phase::Running(running) = &self.phase else { return Err(Failure::silent(Code::Misuse)) };
-        running.hand_over().map_err(|text| {
+        self.running("handover")?.hand_over().map_err(|text| {
+            // The usual answer in a cluster of voters only.
             log::info!("node {}: nothing more to hand over: {text}", self.config.id);
             Failure::silent(Code::Error)
         })
@@ -218,7 +232,21 @@ impl Node {
     fn not_running(&self) -> Result<(), Failure> {
         match &self.phase {
             Phase::Failed | Phase::Created(_) | Phase::Stopped => Ok(()),
-            Phase::Running(_) => Err(Failure::silent(Code::Misuse)),
+            Phase::Running(_) => {
+                let text =
+                    format!("setting: a node that does not run expected, node {} does", self.config.id);
+                Err(Failure::logged(Code::Misuse, text))
+            }
+        }
+    }
+
+    fn running(&self, call: &str) -> Result<&RunningNode, Failure> {
+        match &self.phase {
+            Phase::Running(running) => Ok(running),
+            Phase::Failed | Phase::Created(_) | Phase::Stopped => {
+                let text = format!("{call}: a node that runs expected, node {} does not", self.config.id);
+                Err(Failure::logged(Code::Misuse, text))
+            }
         }
     }
 
@@ -249,8 +277,10 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // Of a node that runs, nobody is left to hear the result.
-        let _ = self.stop();
+        if matches!(self.phase, Phase::Running(_)) {
+            // Nobody is left to hear the result.
+            let _ = self.stop();
+        }
     }
 }
 

@@ -45,7 +45,9 @@ pub fn recover(config: &NodeConfig, members: Vec<Member>) -> Result<(), Failure>
         Failure::error(format!("{PREFIX}{error}; {advice}"))
     })?;
     let failed = |error: io::Error| {
-        Failure::error(format!("{PREFIX}io: {error}; the members are as they were: mend that and try again"))
+        let place = config.directory.display();
+        let advice = "the members are as they were: mend that and try again";
+        Failure::error(format!("{PREFIX}io: '{place}': {error}; {advice}"))
     };
     let mut disk = RealDisk::open(&config.directory).map_err(failed)?;
     let loaded = load(&mut disk, config).map_err(|error| Failure::error(format!("{PREFIX}{error}")))?;
@@ -108,6 +110,11 @@ fn append<D: Disk>(disk: &mut D, index: Index, name: &str, configuration: &Confi
 
 /// Writes a file that is durable with its name when this returns.
 fn write<D: Disk>(disk: &mut D, name: &str, bytes: &[u8]) -> io::Result<()> {
+    write_and_sync(disk, name, bytes)
+        .map_err(|error| io::Error::new(error.kind(), format!("write {name}: {error}")))
+}
+
+fn write_and_sync<D: Disk>(disk: &mut D, name: &str, bytes: &[u8]) -> io::Result<()> {
     let temporary = temporary_name(name);
     let mut file = disk.create(&temporary)?;
     disk.write_at(&mut file, 0, bytes)?;

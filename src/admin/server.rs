@@ -208,11 +208,19 @@ impl Server {
 
     /// Gives leadership and the vote to other servers; `None` where nobody can take over or nothing runs.
     pub fn handover(&mut self) -> Option<()> {
-        self.started.as_ref()?.node.handover().ok()
+        self.running("handover")?.node.handover().ok()
+    }
+
+    fn running(&self, call: &str) -> Option<&Started> {
+        if self.started.is_none() {
+            log::warn!("server '{}': {call}: a server that runs expected", self.directory.display());
+        }
+        self.started.as_ref()
     }
 
     /// Stops the server; `None` where it does not run, or the node had failed.
     pub fn stop(&mut self) -> Option<()> {
+        self.running("stop")?;
         let Started { mut node, refresh } = self.started.take()?;
         refresh.stop();
         node.stop().ok()
@@ -221,7 +229,9 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.stop();
+        if self.started.is_some() {
+            self.stop();
+        }
     }
 }
 

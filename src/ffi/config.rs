@@ -172,5 +172,5 @@ pub unsafe extern "C" fn dqlite_node_set_busy_timeout(n: *mut dqlite_node, msecs
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_node_enable_disk_mode(n: *mut dqlite_node) -> c_int {
     // SAFETY: the caller passes null or a live handle.
-    unsafe { configure(n, |_| Err(Failure::silent(Code::Error))) }
+    unsafe { configure(n, |_| Err(Failure::logged(Code::Error, "disk mode: not supported any more"))) }
 }

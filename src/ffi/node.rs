@@ -109,16 +109,17 @@ pub unsafe extern "C" fn dqlite_node_stop(n: *mut dqlite_node) -> c_int {
 ///   @NAME            an abstract Unix socket, which only the same process may connect to
 ///   @                the same, with a name that the system chooses
 ///
-/// Returns DQLITE_ERROR if the address is wrong or cannot be had; then the address that was set before stays. The
-/// error message does not change.
+/// Returns DQLITE_ERROR if the address is wrong or cannot be had, and dqlite_node_errmsg() tells why; then the address
+/// that was set before stays.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_node_set_bind_address(n: *mut dqlite_node, address: *const c_char) -> c_int {
     let set = |node: &mut Node, handle: &dqlite_node| {
         // SAFETY: the caller passes null or a string.
-        let address = unsafe { bytes(address) }.ok_or(Failure::silent(Code::Misuse))?;
+        let address = unsafe { bytes(address) }
+            .ok_or_else(|| Failure::logged(Code::Misuse, "bind: an address expected, found NULL"))?;
         let reported = node.bind(address)?;
         // The text came from a C string, or is a socket name without a NUL in it.
-        handle.set_bind_address(CString::new(reported).map_err(|_| Failure::silent(Code::Error))?);
+        handle.set_bind_address(CString::new(reported).map_err(|error| Failure::logged(Code::Error, error))?);
         Ok(())
     };
     // SAFETY: the caller passes null or a live handle.

@@ -4,7 +4,7 @@
 use std::ffi::{c_char, c_int};
 use std::ptr::with_exposed_provenance;
 
-use super::errors::{MISUSE, NOMEM};
+use super::errors::NOMEM;
 use super::guard::bytes;
 use super::handle::{dqlite_node, dqlite_node_info, dqlite_node_info_ext, with_node};
 use crate::admin::Failure;
@@ -25,7 +25,8 @@ pub unsafe extern "C" fn dqlite_node_recover(
     n_info: c_int,
 ) -> c_int {
     if !n.is_null() && n_info < 0 {
-        // What the C library says to an array of that size.
+        // What the C library says to an array of that size, without a text.
+        log::warn!("recover: a count of servers expected, found {n_info}");
         return NOMEM;
     }
     // SAFETY: the caller passes an array of `n_info` servers whose addresses are strings or null.
@@ -127,12 +128,14 @@ pub unsafe extern "C" fn dqlite_node_describe_last_entry(
     last_entry_index: *mut u64,
     last_entry_term: *mut u64,
 ) -> c_int {
-    if last_entry_index.is_null() || last_entry_term.is_null() {
-        return MISUSE;
-    }
-    // SAFETY: the caller passes null or a live handle, and two places for numbers, which are not null.
+    let places = !last_entry_index.is_null() && !last_entry_term.is_null();
+    // SAFETY: the caller passes null or a live handle, and two places for numbers, written only if not null.
     unsafe {
         with_node(n, |node, _| {
+            if !places {
+                let text = "dqlite_node_describe_last_entry(): two places for numbers expected, found NULL";
+                return Err(Failure::misuse(text));
+            }
             let last = node.describe_last_entry()?;
             last_entry_index.write(last.index.0);
             last_entry_term.write(last.term.0);

@@ -32,6 +32,19 @@ unsafe fn set(s: *mut dqlite_server, body: impl FnOnce(&mut Server)) -> c_int {
     unsafe { with_server(s, ERROR, body) }
 }
 
+/// As [`bytes`]; that it is null stands in the log.
+///
+/// # Safety
+/// As [`bytes`].
+unsafe fn text<'a>(what: &str, text: *const c_char) -> Option<&'a [u8]> {
+    // SAFETY: the caller's contract is the same.
+    let found = unsafe { bytes(text) };
+    if found.is_none() {
+        log::warn!("dqlite_server: {what}: a string expected, found NULL");
+    }
+    found
+}
+
 /// Create a server that keeps its files in the directory at path, which must exist when the server is started.
 ///
 /// *server must be destroyed. All functions for servers return 0, or 1 for whatever goes wrong; what that was, the
@@ -40,8 +53,9 @@ unsafe fn set(s: *mut dqlite_server, body: impl FnOnce(&mut Server)) -> c_int {
 pub unsafe extern "C" fn dqlite_server_create(path: *const c_char, server: *mut *mut dqlite_server) -> c_int {
     guarded(ERROR, || {
         // SAFETY: the caller passes null or a string.
-        let Some(path) = (unsafe { bytes(path) }) else { return ERROR };
+        let Some(path) = (unsafe { text("directory", path) }) else { return ERROR };
         if server.is_null() {
+            log::warn!("dqlite_server: a place for the server expected, found NULL");
             return ERROR;
         }
         // SAFETY: not null, and the caller passes a place for the handle.
@@ -58,7 +72,7 @@ pub unsafe extern "C" fn dqlite_server_set_address(
     address: *const c_char,
 ) -> c_int {
     // SAFETY: the caller passes null or a live handle, and null or a string.
-    unsafe { run(server, |server| bytes(address).map(|address| server.set_address(address))) }
+    unsafe { run(server, |server| text("address", address).map(|address| server.set_address(address))) }
 }
 
 /// Set whether the first start makes a new cluster. Exactly one server of a cluster must do so.
@@ -77,12 +91,13 @@ pub unsafe extern "C" fn dqlite_server_set_auto_join(
 ) -> c_int {
     let add = |server: &mut Server| {
         if addrs.is_null() && n > 0 {
+            log::warn!("dqlite_server: {n} addresses to join expected, found NULL");
             return None;
         }
         let count = usize::try_from(n).ok()?;
         // SAFETY: the caller passes an array of `n` strings; a null among them is refused.
         let addresses: Option<Vec<&[u8]>> =
-            (0..count).map(|index| unsafe { bytes(*addrs.add(index)) }).collect();
+            (0..count).map(|index| unsafe { text("address to join", *addrs.add(index)) }).collect();
         server.add_auto_join(&addresses?);
         Some(())
     };
@@ -97,7 +112,7 @@ pub unsafe extern "C" fn dqlite_server_set_bind_address(
     addr: *const c_char,
 ) -> c_int {
     // SAFETY: the caller passes null or a live handle, and null or a string.
-    unsafe { run(server, |server| bytes(addr).map(|addr| server.set_bind_address(addr))) }
+    unsafe { run(server, |server| text("bind address", addr).map(|addr| server.set_bind_address(addr))) }
 }
 
 /// Set the function that connects to other servers, and to this one: see dqlite_node_set_connect_func().
