@@ -19,6 +19,10 @@ use crate::codec::peer::{AppendEntries, AppendResult, Message, TimeoutNow};
 /// Refused indexes from here on are no indexes: no log is that long.
 pub(super) const LABELS_FROM: u64 = 1 << 62;
 
+/// No cluster gets to such terms: who claims one would keep all others from ever being elected again, and what counts
+/// on from it does not get far.
+pub(super) const TERMS_FROM: u64 = 1 << 62;
+
 /// A message for raft-rs.
 pub(super) fn raft_message(kind: MessageType, from: NodeId, to: NodeId, term: Term) -> RaftMessage {
     let mut message = RaftMessage { from: from.0, to: to.0, term: term.0, ..RaftMessage::default() };
@@ -31,6 +35,13 @@ impl Consensus {
     pub fn handle_peer(&mut self, from: NodeId, from_address: &str, message: Message, now: Time) {
         self.now = self.now.max(now);
         if self.raw.is_none() || from == NodeId(0) || from == self.config.id {
+            return;
+        }
+        if message.term().0 >= TERMS_FROM {
+            log::error!(
+                "message of {from} refused: a term below {TERMS_FROM} expected, found {}",
+                message.term()
+            );
             return;
         }
         self.note_caller(from, from_address);
@@ -193,7 +204,12 @@ impl Consensus {
 
     /// Tells the operator, once for each leader. Nothing is answered: the leader must not believe that what it has is
     /// stored here.
-    fn tell_conflict(&mut self, from: NodeId, term: Term, (index, theirs, ours): (Index, Term, Term)) {
+    pub(super) fn tell_conflict(
+        &mut self,
+        from: NodeId,
+        term: Term,
+        (index, theirs, ours): (Index, Term, Term),
+    ) {
         if self.told_conflict.replace((from, term)) != Some((from, term)) {
             let (last, last_term) = (self.last_index(), self.term_at(self.last_index()).unwrap_or_default());
             log::error!(
@@ -301,7 +317,7 @@ impl Consensus {
             self.handle_denial(from, Index(matched), result.last_index);
             None
         } else if result.rejected > 0 {
-            let hint = result.last_index.0.max(matched);
+            let hint = result.last_index.0.clamp(matched, raw.raft.raft_log.last_index().max(matched));
             (message.index, message.reject, message.reject_hint) = (result.rejected, true, hint);
             Some(message)
         } else {

@@ -250,6 +250,9 @@ pub(super) struct RaftMembers {
 impl RaftMembers {
     /// Voters vote, stand-bys learn, spares are unknown. `kept` is this server when raft-rs has to know it, as
     /// it does a leader; `catching_up` the one that is being promoted. Both learn if they are nothing better.
+    ///
+    /// Where nobody votes (recovery of C can write that, and the log of a new server is empty), raft-rs is told of one
+    /// voter that does not exist: it refuses to take the last one away, and nobody is elected either way.
     pub(super) fn of(
         configuration: &Configuration,
         kept: Option<NodeId>,
@@ -267,6 +270,9 @@ impl RaftMembers {
             if !members.voters.contains(&id) {
                 members.learners.insert(id);
             }
+        }
+        if members.voters.is_empty() {
+            members.voters.extend((0..=u64::MAX).rev().find(|id| !members.learners.contains(id)));
         }
         members
     }

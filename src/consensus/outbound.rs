@@ -25,7 +25,7 @@ pub(super) struct Outgoing {
 }
 
 /// What became of one message of raft-rs.
-enum Translated {
+pub(super) enum Translated {
     Message(Message),
     /// Left over from a role that this server has no more, or without a counterpart.
     Nothing,
@@ -58,10 +58,7 @@ impl Consensus {
         let translated = match message.get_msg_type() {
             MessageType::MsgAppend => return self.translate_append(message),
             MessageType::MsgHeartbeat => return self.translate_heartbeat(&message),
-            MessageType::MsgSnapshot => {
-                self.send_snapshot(&message);
-                return Translated::Nothing;
-            }
+            MessageType::MsgSnapshot => return self.translate_snapshot(&message),
             MessageType::MsgTimeoutNow => return self.translate_timeout_now(term),
             MessageType::MsgAppendResponse => Message::AppendResult(AppendResult {
                 term,
@@ -185,7 +182,13 @@ impl Consensus {
     }
 
     pub(super) fn send(&mut self, outgoing: Vec<Outgoing>) {
-        for Outgoing { to, message } in outgoing {
+        for Outgoing { to, mut message } in outgoing {
+            // It may have waited: what was told to others meanwhile is told here too.
+            if let (Message::AppendEntries(it), Some(raw)) = (&mut message, &self.raw)
+                && self.leadership.as_ref().is_some_and(|leadership| leadership.term == it.term)
+            {
+                it.commit = Index(raw.raft.raft_log.committed);
+            }
             let address = match message {
                 Message::AppendResult(_) | Message::VoteResult(_) => self.callers.get(&to),
                 _ => None,
@@ -193,7 +196,10 @@ impl Consensus {
             let servers = &self.membership.in_force().configuration;
             let address = address.or_else(|| servers.get(to).map(|server| &server.address));
             match address.cloned() {
-                Some(address) => self.effects.push_back(Effect::Send { to, address, message }),
+                Some(address) => match message {
+                    Message::InstallSnapshot(head) => self.send_snapshot(to, address, &head),
+                    message => self.effects.push_back(Effect::Send { to, address, message }),
+                },
                 None => log::debug!("a message to {to} has no address"),
             }
         }

@@ -79,6 +79,11 @@ impl Persistence {
         self.metadata.filter(|_| !self.stores_metadata()).map(|(term, _)| term)
     }
 
+    /// Whether a leader's messages have to wait: its term is not durable, or others wait that came before them.
+    fn holds_back(&self) -> bool {
+        self.stores_metadata() || self.outstanding.iter().any(|work| !work.messages.is_empty())
+    }
+
     fn stores_metadata(&self) -> bool {
         self.outstanding.iter().any(|work| work.stores_metadata)
     }
@@ -216,7 +221,7 @@ impl Consensus {
             stores_metadata: metadata.is_some(),
             ..Outstanding::default()
         };
-        let at_once = taken.leads && metadata.is_none() && !self.persistence.stores_metadata();
+        let at_once = taken.leads && metadata.is_none() && !self.persistence.holds_back();
         if at_once || self.errs(Planted::EarlyVotes) {
             self.send(messages);
         } else {

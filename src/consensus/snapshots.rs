@@ -15,15 +15,16 @@ use raft::eraftpb::{Message as RaftMessage, MessageType, Snapshot};
 use raft::{ProgressState, SnapshotStatus, StateRole};
 
 use super::adapter::Consensus;
-use super::inbound::raft_message;
+use super::inbound::{LABELS_FROM, TERMS_FROM, raft_message};
 use super::leadership::Rest;
 use super::membership::{Ownership, Placed, RaftMembers};
+use super::outbound::Translated;
 use super::planted::Planted;
 use super::start::conf_state;
 use super::{Effect, SnapshotMeta};
 use crate::base::limits::{SNAPSHOT_RETRY, SNAPSHOT_RETRY_MAX};
 use crate::base::{Index, NodeId, Term, Time};
-use crate::codec::peer::InstallSnapshot;
+use crate::codec::peer::{InstallSnapshot, Message};
 
 /// How long after the last byte a peer may take to say that it has installed a snapshot.
 const INSTALL_MAX: Duration = Duration::from_secs(30);
@@ -47,22 +48,39 @@ pub(super) struct Intake {
 }
 
 impl Consensus {
-    pub(super) fn send_snapshot(&mut self, message: &RaftMessage) {
+    pub(super) fn translate_snapshot(&mut self, message: &RaftMessage) -> Translated {
         let to = NodeId(message.to);
         let Some(leadership) = self.leadership.as_mut().filter(|it| it.term.0 == message.term) else {
-            return;
+            return Translated::Nothing;
         };
         let Some(meta) = self.raw.as_ref().and_then(|raw| raw.store().snapshot_meta().cloned()) else {
-            return;
+            return Translated::Nothing;
         };
         let peer = leadership.peer(to);
         peer.snapshot_sent = None;
         // Its answer is no answer to an append, and counts all the same.
         peer.note_sent(meta.index);
-        let term = leadership.term;
-        let server = self.membership.in_force().configuration.get(to);
-        let Some(address) = server.map(|server| server.address.clone()) else { return };
-        self.effects.push_back(Effect::SendSnapshot { to, address, term, meta });
+        Translated::Message(Message::InstallSnapshot(InstallSnapshot {
+            term: leadership.term,
+            last_index: meta.index,
+            last_term: meta.term,
+            configuration_index: meta.configuration_index,
+            configuration: meta.configuration,
+            configuration_bytes: Vec::new(),
+            data_bytes: 0,
+        }))
+    }
+
+    /// Has the newest snapshot sent, if it still is the one that this message is about, and this server leads.
+    pub(super) fn send_snapshot(&mut self, to: NodeId, address: String, head: &InstallSnapshot) {
+        let meta = self.raw.as_ref().and_then(|raw| raw.store().snapshot_meta().cloned());
+        let leads = self.leadership.as_ref().is_some_and(|leadership| leadership.term == head.term);
+        match meta.filter(|meta| leads && meta.index == head.last_index) {
+            Some(meta) => {
+                self.effects.push_back(Effect::SendSnapshot { to, address, term: head.term, meta });
+            }
+            None => self.report_snapshot_failed(to, true, "there is a newer one"),
+        }
     }
 
     /// The data of a snapshot for `to` were written, or not.
@@ -209,6 +227,10 @@ impl Consensus {
         if self.raw.is_none() || from == NodeId(0) || from == self.config.id {
             return Offer::Skip;
         }
+        if head.term.0 >= TERMS_FROM || head.last_index.0 >= LABELS_FROM / 2 {
+            log::error!("snapshot of {from} refused: index {} in term {}", head.last_index, head.term);
+            return Offer::Skip;
+        }
         self.note_caller(from, from_address);
         if head.term < self.term() || head.term == Term(0) {
             self.refuse_append(from, head.last_index.0);
@@ -237,12 +259,17 @@ impl Consensus {
         Offer::Take
     }
 
-    /// Whether the log holds all that the snapshot does; if so the leader is told.
+    /// Whether the log holds all that the snapshot does; if so the leader is told. Where it holds something else for
+    /// committed the snapshot is of no use either, and the operator is told.
     fn covers(&mut self, from: NodeId, index: Index, term: Term) -> bool {
         let Some(raw) = &self.raw else { return false };
         let log = &raw.raft.raft_log;
-        let covered = index.0 <= log.committed || log.match_term(index.0, term.0);
-        if covered {
+        let committed = index.0 <= log.committed;
+        let covered = committed || log.match_term(index.0, term.0);
+        let ours = self.term_at(index).unwrap_or(term);
+        if committed && ours != term {
+            self.tell_conflict(from, self.term(), (index, term, ours));
+        } else if covered {
             let me = self.config.id;
             let mut message = raft_message(MessageType::MsgAppendResponse, me, from, self.term());
             message.index = index.0;
@@ -299,7 +326,10 @@ impl Consensus {
         let index = meta.index;
         // raft-rs ignores a snapshot without this server, as it is for one that is being promoted.
         let members = RaftMembers::of(&meta.configuration, Some(self.config.id), None);
-        let placed = Placed { configuration: meta.configuration.clone(), index: meta.configuration_index };
+        // Before raft 0.17 a snapshot carried the newest configuration, even one of an entry behind it: that entry comes
+        // again.
+        let placed_at = meta.configuration_index.min(index);
+        let placed = Placed { configuration: meta.configuration.clone(), index: placed_at };
         let members = conf_state(&members);
         let replaced = self.call("install", |raw| {
             let mut snapshot = Snapshot::default();

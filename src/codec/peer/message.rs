@@ -20,6 +20,21 @@ pub enum Message {
     TimeoutNow(TimeoutNow),
 }
 
+impl Message {
+    /// The term that it speaks of.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        match self {
+            Self::AppendEntries(it) => it.term,
+            Self::AppendResult(it) => it.term,
+            Self::RequestVote(it) => it.term,
+            Self::VoteResult(it) => it.term,
+            Self::InstallSnapshot(it) => it.term,
+            Self::TimeoutNow(it) => it.term,
+        }
+    }
+}
+
 /// Entries from a leader; none make it a heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AppendEntries {

@@ -1,7 +1,7 @@
 //! One voter: shape of the log, persistence that lags, restarts, assertions of raft-rs.
 
 use super::harness::*;
-use crate::base::{EntryKind, Index, NodeId, Payload, Term, Time, limits};
+use crate::base::{EntryKind, Index, NodeId, Payload, Role, Term, Time, limits};
 use crate::codec::peer::Message;
 use crate::consensus::{Change, Consensus, Effect, Refused, Restored, SnapshotMeta};
 
@@ -333,4 +333,26 @@ fn an_only_voter_without_peers_asks_for_no_wake_ups() {
     let mut node = Node::bootstrap();
     node.persist_all();
     assert_eq!(node.consensus.poll_timeout(), None);
+}
+
+#[test]
+fn what_waited_for_the_vote_leaves_before_what_came_later() {
+    let mut stored = Stored::fresh(&servers(&[(1, Role::Voter), (2, Role::StandBy)]));
+    stored.term = Term(4);
+    let mut node = Node::start(config(1), stored);
+    assert!(node.consensus.is_leader());
+    node.propose(1);
+    node.wait(HEARTBEAT);
+    assert_eq!(node.take_sent(), [], "the vote is not durable");
+    // The vote is; an entry that was made meanwhile is still being written when the next heartbeat is due.
+    node.persist_one();
+    node.wait(HEARTBEAT);
+    node.persist_all();
+    node.wait(HEARTBEAT);
+    let commit = |(_, message): (NodeId, Message)| match message {
+        Message::AppendEntries(it) => it.commit.0,
+        other => panic!("{other:?}"),
+    };
+    let commits: Vec<u64> = node.take_sent().into_iter().map(commit).collect();
+    assert!(commits.is_sorted() && commits.len() > 3, "what leaders have committed never falls: {commits:?}");
 }

@@ -460,3 +460,17 @@ fn heartbeats_to_a_peer_that_the_log_has_left_behind_are_such_as_can_be_answered
     node.receive(3, result(2, 20, 2));
     assert!(node.snapshot_of().is_some());
 }
+
+#[test]
+fn a_snapshot_is_not_sent_before_the_term_of_its_leader_is_durable() {
+    let configuration = servers(&[(1, Role::Voter), (3, Role::StandBy)]);
+    let mut stored = Stored::fresh(&configuration);
+    stored.snapshot = Some(meta(20, 1, &configuration));
+    stored.entries.clear();
+    let mut node = Node::start(config(1), stored);
+    assert!(node.consensus.is_leader());
+    node.receive(3, result(2, 20, 0));
+    assert_eq!((node.snapshot_of(), node.take_sent()), (None, Vec::new()), "its vote is not stored");
+    node.persist_all();
+    assert_eq!(node.snapshot_of(), Some(meta(20, 1, &configuration)));
+}

@@ -7,7 +7,7 @@
 
 pub(super) mod disk;
 mod net;
-mod ours;
+pub(super) mod ours;
 mod planted;
 pub(super) mod referee;
 mod scenario;

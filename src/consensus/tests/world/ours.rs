@@ -204,6 +204,14 @@ impl Ours {
         }
     }
 
+    /// The snapshot could not take the place of the log, which now ends before `next`.
+    pub(in crate::consensus::tests) fn fail_install(&mut self, next: Index) {
+        self.intake = None;
+        self.full = false;
+        self.consensus.handle_tail_lost(next);
+        self.consensus.handle_snapshot_installed(Err("no room".to_owned()));
+    }
+
     fn place(&mut self) {
         if !self.consensus.handle_snapshot_received() {
             self.intake = None;
