@@ -54,6 +54,10 @@ pub const SEGMENT_BYTES: u64 = 8 << 20;
 /// Entries of one batch on disk; C takes a larger count for damage.
 pub const BATCH_ENTRIES_MAX: u64 = 262_144;
 
+/// Bytes of entries that share a write. They are in memory once more while they are written, so that more of them,
+/// of a server that catches up, are written one part after another.
+pub const WRITE_BYTES_MAX: usize = 4 << 20;
+
 /// The length of an encoded configuration in a snapshot's metadata, in bytes.
 pub const CONFIGURATION_BYTES_MAX: u64 = 1 << 20;
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::queue::Queue;
 use super::token::{Nudge, Token};
+use crate::base::limits::WRITE_BYTES_MAX;
 use crate::base::meter::Sizes;
 use crate::base::{Entry, Index, NodeId, Term};
 use crate::disk::Disk;
@@ -256,7 +257,11 @@ impl<D: Disk> Worker<D> {
                     }
                     batch.tickets.push(ticket);
                     if !entries.is_empty() {
+                        batch.bytes += entries.iter().map(|entry| entry.payload.len()).sum::<usize>();
                         batch.entries.push(entries);
+                    }
+                    if batch.bytes >= WRITE_BYTES_MAX {
+                        batch.flush(writer, report);
                     }
                 }
                 DiskWork::Install { snapshot, trailing } => {
@@ -288,6 +293,7 @@ impl<D: Disk> Worker<D> {
 struct Batch {
     tickets: Vec<u64>,
     entries: Vec<Vec<Entry>>,
+    bytes: usize,
     /// How many entries shared a write.
     sizes: Arc<Sizes>,
     /// There was no room: nothing more goes into the log until consensus, told of it, truncates what is lost.
@@ -322,6 +328,7 @@ impl Batch {
             self.sizes.record(count);
         }
         self.entries.clear();
+        self.bytes = 0;
         let tickets = std::mem::take(&mut self.tickets);
         match (&result, tickets.last()) {
             (Ok(()), Some(&ticket)) => report(DiskDone::Persisted { ticket }),
@@ -365,11 +372,36 @@ mod tests {
     use std::cell::{Cell, RefCell};
 
     use super::{DiskDone, DiskWork, Worker, run};
-    use crate::base::{NodeId, Term};
+    use crate::base::{Entry, EntryKind, Index, NodeId, Payload, Term};
     use crate::disk::FaultDisk;
     use crate::runtime::queue::Queue;
     use crate::runtime::token::{Token, nudges};
     use crate::storage::writer::{Writer, WriterConfig, WriterState};
+
+    #[test]
+    fn entries_that_came_all_at_once_are_written_a_few_mebibytes_at_a_time_and_small_ones_together() {
+        for (len, groups) in [(1 << 20, &[4, 8, 9][..]), (1 << 10, &[9])] {
+            let persist = |ticket| {
+                let payload = Payload::from_bytes(&vec![1; len]);
+                let entry = Entry { index: Index(ticket), term: Term(1), kind: EntryKind::Command, payload };
+                DiskWork::Persist { ticket, truncate_from: None, entries: vec![entry], metadata: None }
+            };
+            let state = WriterState { next_index: Index(1), ..WriterState::default() };
+            let disk = FaultDisk::new(1);
+            let config = WriterConfig { prewrite: false, ..WriterConfig::default() };
+            let mut worker = Worker::new(Writer::new(disk.clone(), state, config));
+            let durable = RefCell::new(Vec::new());
+            worker.work((1..=9).map(persist), &|done| {
+                let DiskDone::Persisted { ticket } = done else { panic!("{done:?}") };
+                durable.borrow_mut().push(ticket);
+            });
+            assert_eq!(*durable.borrow(), groups);
+            let trace = disk.take_trace();
+            let lens =
+                trace.iter().filter_map(|line| line.strip_prefix("write ")?.split_once('+')?.1.parse().ok());
+            assert!(lens.max().is_some_and(|most: u64| most < 5 << 20), "{trace:?}");
+        }
+    }
 
     #[test]
     fn after_a_panic_all_work_is_refused_and_the_thread_still_ends_when_told() {

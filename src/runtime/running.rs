@@ -41,6 +41,7 @@ use crate::node::core::Restored;
 use crate::node::snapshots::SnapshotPolicy;
 use crate::node::{Core, CoreConfig};
 use crate::roles::Targets;
+use crate::sqlite::memory;
 use crate::sqlite::set_progress_hook;
 use crate::storage::loader::{self, LoadOptions, Loaded};
 use crate::storage::writer::{Writer, WriterConfig, WriterState};
@@ -155,6 +156,8 @@ impl RunningNode {
         let restored = restored(loaded, bootstrapped).map_err(StartError::new)?;
         let mut core = Core::new(core_config(&options), restored, clock.now())
             .map_err(|text| StartError::new(format!("raft_start(): {text}")))?;
+        // Whole segments were read, and are not needed any more.
+        memory::reclaim();
         core.set_reader_limits(options.settings.readers);
         if options.role_management {
             let targets = Targets { voters: options.target_voters, standbys: options.target_standbys };
