@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use super::adapter::Consensus;
 use super::membership::is_only_voter;
+use super::planted::Planted;
 use crate::base::{Index, NodeId, Term, Time};
 
 /// A message of a leader, and what has to be applied here for it to say something.
@@ -71,7 +72,9 @@ impl Consensus {
     /// The leader of this term says that everything up to `commit` is committed.
     pub(super) fn note_commit_of(&mut self, leader: NodeId, term: Term, commit: Index) {
         self.check_freshness();
-        let alone = is_only_voter(self.configuration(), leader);
+        let hearing = self.errs(Planted::FreshByHearing);
+        let alone = is_only_voter(self.configuration(), leader) || hearing;
+        let commit = if hearing { Index(0) } else { commit };
         let probe = Probe { at: self.now, term, commit, alone };
         self.freshness.handle_heard(probe, self.config.election_timeout, self.config.heartbeat);
         self.check_freshness();

@@ -26,6 +26,8 @@ pub(super) enum Planted {
     UncommittedSnapshot,
     /// The log is forgotten while a peer needs it that installs a snapshot.
     ForgottenTail,
+    /// Whoever hears of a leader counts as fresh, whatever it has applied.
+    FreshByHearing,
 }
 
 #[cfg(test)]

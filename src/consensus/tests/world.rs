@@ -6,6 +6,7 @@
 //! number is `DQLITE_WORLD_TRACE`, and what comes from it, is printed.
 
 pub(super) mod disk;
+mod followers;
 mod net;
 pub(super) mod ours;
 mod planted;
@@ -80,6 +81,8 @@ struct Place {
 struct Done {
     steps: u64,
     reads: u64,
+    /// By how much data of a follower was older than it seemed, at most.
+    follower_late: u64,
     writes: u64,
     installs: u64,
     leaderships: u64,
@@ -98,6 +101,8 @@ struct World {
     planted: Option<Planted>,
     /// The highest index that some leader has acknowledged.
     acknowledged: u64,
+    /// When it grew, and to what.
+    acknowledgements: Vec<(u64, u64)>,
     calm: bool,
     /// The server of which what it is told and says is printed; 0 is none.
     traced: u64,
@@ -120,6 +125,7 @@ impl World {
             referee: Referee::default(),
             planted,
             acknowledged: 1,
+            acknowledgements: Vec::new(),
             calm: false,
             traced: 0,
             sent: None,

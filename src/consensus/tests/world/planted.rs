@@ -3,13 +3,14 @@
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::net::MS;
 use super::scenario::{SLOW_DISK, Scenario};
 use super::{Done, Kind, World};
 use crate::consensus::adapter::panic_text;
 use crate::consensus::planted::{PLANTED, Planted};
 use crate::consensus::tests::{fence, reads, wire};
 
-const FOUND_BY_CHANCE: [Planted; 7] = [
+const FOUND_BY_CHANCE: [Planted; 8] = [
     Planted::JoinedRound,
     Planted::SteppedLabel,
     Planted::ShortAppends,
@@ -17,6 +18,7 @@ const FOUND_BY_CHANCE: [Planted; 7] = [
     Planted::EarlyVotes,
     Planted::UncommittedSnapshot,
     Planted::ForgottenTail,
+    Planted::FreshByHearing,
 ];
 
 fn number(name: &str, default: u64) -> u64 {
@@ -80,6 +82,7 @@ fn scenario(mistake: Planted, seed: u64) -> Scenario {
             faults: [3, 2, 0, 3, 0, 0],
             ..scenario
         },
+        Planted::FreshByHearing => Scenario { kinds: vec![Kind::Ours], client_every, ..scenario },
         Planted::OldLabels | Planted::NoFence | Planted::UncappedMatch => scenario,
     }
 }
@@ -129,6 +132,7 @@ fn whatever_happens_to_mixed_clusters_nothing_acknowledged_is_lost_and_no_read_i
         };
         all.steps += done.steps;
         all.reads += done.reads;
+        all.follower_late = all.follower_late.max(done.follower_late);
         all.writes += done.writes;
         all.installs += done.installs;
         all.leaderships += done.leaderships;
@@ -138,14 +142,15 @@ fn whatever_happens_to_mixed_clusters_nothing_acknowledged_is_lost_and_no_read_i
     if from > 0 {
         let told = writeln!(
             std::io::stdout(),
-            "{} steps, {} leaderships, {} writes, {} reads, {} changes, {} installs, {} fetched",
+            "{} steps, {} leaderships, {} writes, {} reads, {} changes, {} installs, {} fetched, followers {} ms late",
             all.steps,
             all.leaderships,
             all.writes,
             all.reads,
             all.changes,
             all.installs,
-            all.fetched
+            all.fetched,
+            all.follower_late / MS
         );
         told.unwrap();
     }

@@ -323,6 +323,7 @@ impl World {
             place.left.insert(left, now);
         }
         place.term = term;
+        self.check_follower(id)?;
         self.check_reads(id)
     }
 
@@ -366,7 +367,8 @@ impl World {
         }
         let place = &self.places[usize::try_from(id - 1).unwrap()];
         if let Some(machine) = place.server.machine() {
-            self.acknowledged = self.acknowledged.max(machine.index.0);
+            let index = machine.index.0;
+            self.acknowledge(index);
         }
         Ok(())
     }
