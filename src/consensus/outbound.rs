@@ -183,10 +183,11 @@ impl Consensus {
 
     pub(super) fn send(&mut self, outgoing: Vec<Outgoing>) {
         for Outgoing { to, mut message } in outgoing {
-            // It may have waited: what was told to others meanwhile is told here too.
-            if let (Message::AppendEntries(it), Some(raw)) = (&mut message, &self.raw)
-                && self.leadership.as_ref().is_some_and(|leadership| leadership.term == it.term)
-            {
+            // It may have waited: what was told to others meanwhile is told here too, if this server still leads.
+            if let (Message::AppendEntries(it), Some(raw)) = (&mut message, &self.raw) {
+                if self.leadership.as_ref().is_none_or(|leadership| leadership.term != it.term) {
+                    continue;
+                }
                 it.commit = Index(raw.raft.raft_log.committed);
             }
             let address = match message {

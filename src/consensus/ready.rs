@@ -33,6 +33,8 @@ struct Outstanding {
     changes: Vec<(Term, Placed)>,
     /// The first index that is written or cut off.
     first: Option<Index>,
+    /// The last entry that is written.
+    last: Option<Index>,
     stores_metadata: bool,
     /// The snapshot in place of the log, which is durable already.
     installed: Option<Index>,
@@ -82,6 +84,12 @@ impl Persistence {
     /// Whether a leader's messages have to wait: its term is not durable, or others wait that came before them.
     fn holds_back(&self) -> bool {
         self.stores_metadata() || self.outstanding.iter().any(|work| !work.messages.is_empty())
+    }
+
+    /// Whether what is not done yet begins at or before the entry `last`.
+    fn cuts_off(&self, last: Option<Index>) -> bool {
+        let firsts = self.outstanding.iter().filter_map(|work| work.first);
+        last.is_some_and(|last| firsts.min().is_some_and(|first| first <= last))
     }
 
     fn stores_metadata(&self) -> bool {
@@ -218,6 +226,7 @@ impl Consensus {
             changes,
             installed: taken.installed,
             first: truncated_from.or(entries.first().map(|entry| entry.index)),
+            last: entries.last().map(|entry| entry.index),
             stores_metadata: metadata.is_some(),
             ..Outstanding::default()
         };
@@ -307,8 +316,13 @@ impl Consensus {
             self.tell_members();
         }
         self.send(work.messages);
+        // What was asked for later may cut these entries off again, and bring others with the same name as the last one:
+        // raft-rs, which compares that one alone, would take those for durable. Their own end speaks for both.
+        let cut_off = self.persistence.cuts_off(work.last);
         self.call("persisted", |raw| {
-            raw.on_persist_ready(work.number);
+            if !cut_off {
+                raw.on_persist_ready(work.number);
+            }
             if let Some(index) = work.installed {
                 raw.advance_apply_to(index.0);
             }

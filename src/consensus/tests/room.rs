@@ -125,3 +125,21 @@ fn a_failed_write_ends_this_servers_part() {
     node.poll();
     assert_eq!(node.applied_numbers(), [0; 0]);
 }
+
+#[test]
+fn an_entry_that_was_cut_off_and_came_back_is_applied_once_it_is_written_again() {
+    let mut node = Node::start(config(1), Stored::fresh(&voters(&[1, 2, 3])));
+    let of = |term, index: u64| entry(index, term, EntryKind::Command, bytes(index));
+    // Three leaders while the disk is busy: the first comes back.
+    node.receive(2, append(2, (1, 1), 1, &[of(2, 2), of(2, 3)]));
+    node.receive(3, append(3, (1, 1), 1, &[of(3, 2)]));
+    node.receive(2, append(4, (1, 1), 3, &[of(2, 2), of(2, 3)]));
+    assert_eq!(node.queue.len(), 3);
+    node.persist_one();
+    assert_eq!(node.applied_numbers(), [], "they are about to be cut off, and to be written again");
+    node.run_full();
+    assert_eq!(node.consensus.unavailable(), None);
+    node.receive(2, append(4, (1, 1), 3, &[of(2, 2), of(2, 3)]));
+    node.persist_all();
+    assert_eq!(node.applied_numbers(), [2, 3]);
+}
