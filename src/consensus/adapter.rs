@@ -181,7 +181,9 @@ impl Consensus {
     /// `None` when it is, or became, unavailable.
     pub(super) fn call<R>(&mut self, what: &str, call: impl FnOnce(&mut RawNode<LogView>) -> R) -> Option<R> {
         let anywhere = self.errs(Planted::ShortAppends);
+        let later = self.tells_commit_later();
         let raw = self.raw.as_mut()?;
+        raw.skip_bcast_commit(later);
         // After a panic the node is dropped unseen, whatever state it is in.
         match catch_unwind(AssertUnwindSafe(|| call(raw))) {
             Ok(value) => {

@@ -64,6 +64,7 @@ impl Consensus {
             self.check_transfer();
             self.check_shortage();
             self.repeat_round();
+            self.tell_commit();
             self.check_snapshots_sent();
         }
         self.widen_round();

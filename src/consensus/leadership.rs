@@ -18,6 +18,8 @@ pub(super) struct Leadership {
     pub(super) first: Index,
     peers: BTreeMap<NodeId, Peer>,
     pub(super) rounds: Rounds,
+    /// What was committed at the last tick.
+    pub(super) committed_at_tick: Index,
     /// Entries that are being read from disk for peers that lag, by the first.
     pub(super) reading: BTreeMap<Index, (Index, Vec<GetEntriesContext>)>,
 }
@@ -27,6 +29,8 @@ pub(super) struct Leadership {
 pub(super) struct Peer {
     /// The highest index at which an append of this term ended that was sent to it.
     pub(super) sent_to: Option<Index>,
+    /// How much is committed as far as it was told.
+    pub(super) told_commit: Index,
     /// A heartbeat went out whose answer raft-rs has not been told of.
     pub(super) heartbeat_due: bool,
     /// The highest number of a round whose label it has answered.
@@ -69,6 +73,7 @@ impl Leadership {
                 first,
                 peers: BTreeMap::new(),
                 rounds,
+                committed_at_tick: Index(0),
                 reading: BTreeMap::new(),
             });
         }
@@ -95,8 +100,10 @@ impl Leadership {
 }
 
 impl Peer {
-    /// An append that ends at `end` is on its way.
-    pub(super) fn note_sent(&mut self, end: Index) {
+    /// An append that ends at `end` is on its way, and says that `commit` is committed: the peer takes that for as
+    /// far as it has what is.
+    pub(super) fn note_sent(&mut self, end: Index, commit: Index) {
         self.sent_to = self.sent_to.max(Some(end));
+        self.told_commit = self.told_commit.max(commit.min(end));
     }
 }

@@ -38,6 +38,7 @@
 mod adapter;
 mod changes;
 mod clock;
+mod commits;
 mod fence;
 mod freshness;
 mod inbound;

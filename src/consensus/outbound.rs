@@ -118,13 +118,14 @@ impl Consensus {
             );
             return Translated::Lost;
         }
-        leadership.peer(NodeId(message.to)).note_sent(end);
+        // As of now: a heartbeat before it in the same row says so too.
+        let commit = Index(raw.raft.raft_log.committed);
+        leadership.peer(NodeId(message.to)).note_sent(end, commit);
         Translated::Message(Message::AppendEntries(AppendEntries {
             term: leadership.term,
             prev_index,
             prev_term: Term(message.log_term),
-            // As of now: a heartbeat before it in the same row says so too.
-            commit: Index(raw.raft.raft_log.committed),
+            commit,
             entries,
         }))
     }
@@ -158,12 +159,13 @@ impl Consensus {
             // A refusal of the snapshot's own index would say that it could not be installed.
             return self.label().map_or(Translated::Nothing, Translated::Message);
         }
-        peer.note_sent(prev_index);
+        let commit = Index(raw.raft.raft_log.committed);
+        peer.note_sent(prev_index, commit);
         Translated::Message(Message::AppendEntries(AppendEntries {
             term: leadership.term,
             prev_index,
             prev_term,
-            commit: Index(raw.raft.raft_log.committed),
+            commit,
             entries: Vec::new(),
         }))
     }

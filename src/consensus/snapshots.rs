@@ -59,7 +59,7 @@ impl Consensus {
         let peer = leadership.peer(to);
         peer.snapshot_sent = None;
         // Its answer is no answer to an append, and counts all the same.
-        peer.note_sent(meta.index);
+        peer.note_sent(meta.index, meta.index);
         Translated::Message(Message::InstallSnapshot(InstallSnapshot {
             term: leadership.term,
             last_index: meta.index,

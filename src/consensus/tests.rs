@@ -1,6 +1,7 @@
 //! Consensus driven by a disk that answers late, crashes, runs full, and by peers made of the same code.
 
 mod cluster;
+mod commits;
 mod fence;
 mod harness;
 mod members;

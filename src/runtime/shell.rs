@@ -285,11 +285,12 @@ impl Shell {
             while let Some(effect) = self.core.poll_effect() {
                 self.execute(effect);
             }
-            if let Some(conn) = self.sockets.to_flush.pop_first() {
-                self.flush(conn);
-            } else if !self.serve_peers() {
-                break;
+            // Other servers work on what they get while answers are sent.
+            if self.serve_peers() {
+                continue;
             }
+            let Some(conn) = self.sockets.to_flush.pop_first() else { break };
+            self.flush(conn);
         }
         self.sockets.flushed.clear();
         self.end_transfers();

@@ -51,7 +51,7 @@ fn scenario(mistake: Planted, seed: u64) -> Scenario {
             reads: 70,
             transfers: 1,
             changes: 0,
-            client_every: client_every / 4 + 1,
+            client_every: client_every / 2 + 1,
             fault_every: 1_500_000,
             faults: [6, 4, 3, 0, 0, 0],
             ..scenario
