@@ -38,6 +38,8 @@ pub struct Consensus {
     /// Absent once the node is unavailable.
     pub(super) raw: Option<RawNode<LogView>>,
     pub(super) unavailable: Option<String>,
+    /// raft-rs was called since there was last nothing to do.
+    pub(super) touched: bool,
     pub(super) pin: PinnedTimeout,
     pub(super) tick: Duration,
     pub(super) next_tick: Time,
@@ -110,14 +112,16 @@ impl Consensus {
             log.set_snapshot(snapshot, conf_state);
         }
         let (applied, term) = (Index(hard_state.commit), Term(hard_state.term));
-        let labels_seed = !config.seed;
         let mut consensus = Self {
             pin: PinnedTimeout::new(config.seed, raft_config.election_tick),
+            // For the numbers of labels.
+            prng: Prng::new(!config.seed),
             config,
             raft_config,
             logger,
             raw: None,
             unavailable: None,
+            touched: true,
             tick,
             next_tick: now.after(tick),
             now,
@@ -132,7 +136,6 @@ impl Consensus {
             announced: Standing::Follower(term, None),
             shortage: None,
             leadership: None,
-            prng: Prng::new(labels_seed),
             read_tickets: ReadTicket::default(),
             gathers: false,
             short_peers: BTreeSet::new(),
@@ -184,6 +187,7 @@ impl Consensus {
         let later = self.tells_commit_later();
         let raw = self.raw.as_mut()?;
         raw.skip_bcast_commit(later);
+        self.touched = true;
         // After a panic the node is dropped unseen, whatever state it is in.
         match catch_unwind(AssertUnwindSafe(|| call(raw))) {
             Ok(value) => {

@@ -131,11 +131,21 @@ impl Consensus {
             if let Some(effect) = self.effects.pop_front() {
                 return Some(effect);
             }
+            if !self.touched {
+                // A node asks after each request of a client, most of which change nothing here but who waits to read.
+                self.begin_round();
+                if self.effects.is_empty() && !self.touched {
+                    return None;
+                }
+                continue;
+            }
             self.announce();
             if self.effects.is_empty() && !self.take_ready() {
                 self.begin_round();
                 self.read_wanted();
                 if self.effects.is_empty() {
+                    // How this server stands depends on a shortage too, which may end unseen by raft-rs.
+                    self.touched = self.shortage.is_some();
                     return None;
                 }
             }
