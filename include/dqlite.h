@@ -231,8 +231,8 @@ int dqlite_node_stop(struct dqlite_node *n);
  *   @NAME            an abstract Unix socket, which only the same process may connect to
  *   @                the same, with a name that the system chooses
  *
- * Returns DQLITE_ERROR if the address is wrong or cannot be had, and dqlite_node_errmsg() tells why; then the address
- * that was set before stays.
+ * Returns DQLITE_ERROR if the address is wrong or cannot be had; then the address that was set before stays. The
+ * error message does not change: the log says why, and so does dqlite_node_start() where no address was set before.
  */
 DQLITE_API
 int dqlite_node_set_bind_address(struct dqlite_node *n,
@@ -248,9 +248,9 @@ DQLITE_API
 const char *dqlite_node_get_bind_address(struct dqlite_node *n);
 
 /**
- * What went wrong in the last call of dqlite_node_create(), dqlite_node_set_bind_address(), dqlite_node_start(),
- * dqlite_node_recover(), dqlite_node_recover_ext() or dqlite_node_describe_last_entry() that failed; empty if none did.
- * For NULL it says that the node is NULL.
+ * What went wrong in the last call of dqlite_node_create(), dqlite_node_start(), dqlite_node_recover(),
+ * dqlite_node_recover_ext() or dqlite_node_describe_last_entry() that failed; empty if none did. For NULL it says
+ * that the node is NULL.
  *
  * The string belongs to the node and lives as long as the node does; its content changes with the next failure.
  */

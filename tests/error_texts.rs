@@ -222,9 +222,7 @@ fn starting(table: &mut Table) {
         );
         let address = c"localhost:1";
         let found = dqlite_node_set_bind_address(node, address.as_ptr());
-        let parts =
-            ["dqlite_node_set_bind_address(): 'localhost:1': ", "a numeric IPv4 or IPv6 address expected"];
-        table.says("node_set_bind_address", node, (1, found), &parts);
+        table.logs("node_set_bind_address", node, (1, found), "a numeric IPv4 or IPv6 address expected");
         let parts = [
             "dqlite_node_start(): a bind address expected, none was set (dqlite_node_set_bind_address(): 'localhost:1': ",
             "numeric",

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::runtime::trace;
+
 /// What the call returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
@@ -35,8 +37,17 @@ impl Failure {
 
     /// A code that leaves the error message as it is, since programs expect that of the call. The log has the text.
     pub fn logged(code: Code, text: impl fmt::Display) -> Self {
-        log::warn!("{text}");
+        trace::tell_of_refusal(text);
         Self::silent(code)
+    }
+
+    /// The same where programs expect of the call that the error message stays as it is: the log has the text.
+    #[must_use]
+    pub fn to_log(self) -> Self {
+        match self.text {
+            Some(text) => Self::logged(self.code, text),
+            None => self,
+        }
     }
 
     /// A code that leaves the error message as it is.

@@ -109,15 +109,15 @@ pub unsafe extern "C" fn dqlite_node_stop(n: *mut dqlite_node) -> c_int {
 ///   @NAME            an abstract Unix socket, which only the same process may connect to
 ///   @                the same, with a name that the system chooses
 ///
-/// Returns DQLITE_ERROR if the address is wrong or cannot be had, and dqlite_node_errmsg() tells why; then the address
-/// that was set before stays.
+/// Returns DQLITE_ERROR if the address is wrong or cannot be had; then the address that was set before stays. The
+/// error message does not change: the log says why, and so does dqlite_node_start() where no address was set before.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dqlite_node_set_bind_address(n: *mut dqlite_node, address: *const c_char) -> c_int {
     let set = |node: &mut Node, handle: &dqlite_node| {
         // SAFETY: the caller passes null or a string.
         let address = unsafe { bytes(address) }
             .ok_or_else(|| Failure::logged(Code::Misuse, "bind: an address expected, found NULL"))?;
-        let reported = node.bind(address)?;
+        let reported = node.bind(address).map_err(Failure::to_log)?;
         // The text came from a C string, or is a socket name without a NUL in it.
         handle.set_bind_address(CString::new(reported).map_err(|error| Failure::logged(Code::Error, error))?);
         Ok(())
@@ -136,9 +136,9 @@ pub unsafe extern "C" fn dqlite_node_get_bind_address(n: *mut dqlite_node) -> *c
     unsafe { n.as_ref() }.map_or(ptr::null(), dqlite_node::bind_address)
 }
 
-/// What went wrong in the last call of dqlite_node_create(), dqlite_node_set_bind_address(), dqlite_node_start(),
-/// dqlite_node_recover(), dqlite_node_recover_ext() or dqlite_node_describe_last_entry() that failed; empty if none did.
-/// For NULL it says that the node is NULL.
+/// What went wrong in the last call of dqlite_node_create(), dqlite_node_start(), dqlite_node_recover(),
+/// dqlite_node_recover_ext() or dqlite_node_describe_last_entry() that failed; empty if none did. For NULL it says
+/// that the node is NULL.
 ///
 /// The string belongs to the node and lives as long as the node does; its content changes with the next failure.
 #[unsafe(no_mangle)]

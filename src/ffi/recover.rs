@@ -10,6 +10,7 @@ use super::handle::{dqlite_node, dqlite_node_info, dqlite_node_info_ext, with_no
 use crate::admin::Failure;
 use crate::admin::member::{Member, role_from_api};
 use crate::base::{NodeId, Role};
+use crate::runtime::trace;
 
 /// The size of the struct in its first release: the stride of every array, and the least that `size` may say.
 const INFO_BYTES: u64 = size_of::<dqlite_node_info_ext>() as u64;
@@ -26,7 +27,7 @@ pub unsafe extern "C" fn dqlite_node_recover(
 ) -> c_int {
     if !n.is_null() && n_info < 0 {
         // What the C library says to an array of that size, without a text.
-        log::warn!("recover: a count of servers expected, found {n_info}");
+        trace::tell_of_refusal(format_args!("recover: a count of servers expected, found {n_info}"));
         return NOMEM;
     }
     // SAFETY: the caller passes an array of `n_info` servers whose addresses are strings or null.

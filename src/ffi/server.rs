@@ -8,6 +8,7 @@ use super::guard::{bytes, guarded, with_signals_blocked};
 use super::handle::{dqlite_connect_func, dqlite_node_id, dqlite_server, with_server};
 use super::node::connector;
 use crate::admin::Server;
+use crate::runtime::trace;
 
 /// Runs `body` on the server; everything that can go wrong is `DQLITE_ERROR`.
 ///
@@ -40,7 +41,7 @@ unsafe fn text<'a>(what: &str, text: *const c_char) -> Option<&'a [u8]> {
     // SAFETY: the caller's contract is the same.
     let found = unsafe { bytes(text) };
     if found.is_none() {
-        log::warn!("dqlite_server: {what}: a string expected, found NULL");
+        trace::tell_of_refusal(format_args!("dqlite_server: {what}: a string expected, found NULL"));
     }
     found
 }
@@ -55,7 +56,9 @@ pub unsafe extern "C" fn dqlite_server_create(path: *const c_char, server: *mut 
         // SAFETY: the caller passes null or a string.
         let Some(path) = (unsafe { text("directory", path) }) else { return ERROR };
         if server.is_null() {
-            log::warn!("dqlite_server: a place for the server expected, found NULL");
+            trace::tell_of_refusal(format_args!(
+                "dqlite_server: a place for the server expected, found NULL"
+            ));
             return ERROR;
         }
         // SAFETY: not null, and the caller passes a place for the handle.
@@ -91,7 +94,7 @@ pub unsafe extern "C" fn dqlite_server_set_auto_join(
 ) -> c_int {
     let add = |server: &mut Server| {
         if addrs.is_null() && n > 0 {
-            log::warn!("dqlite_server: {n} addresses to join expected, found NULL");
+            trace::tell_of_refusal(format_args!("dqlite_server: {n} addresses to join expected, found NULL"));
             return None;
         }
         let count = usize::try_from(n).ok()?;

@@ -13,7 +13,8 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 /// A longer message is cut.
 const MESSAGE_BYTES_MAX: usize = 1023;
 
-/// Turns tracing on when `LIBDQLITE_TRACE` is set to anything, even nothing. Called at start and recover.
+/// Turns tracing on when `LIBDQLITE_TRACE` is set to anything, even nothing. Called at start and recover, and when a call
+/// before them fails.
 pub fn install_from_environment() {
     static INSTALLED: Once = Once::new();
     if let Some(value) = std::env::var_os("LIBDQLITE_TRACE") {
@@ -24,6 +25,12 @@ pub fn install_from_environment() {
             }
         });
     }
+}
+
+/// A line about a call that failed before a start turned tracing on: nobody else would say why.
+pub fn tell_of_refusal(text: impl std::fmt::Display) {
+    install_from_environment();
+    log::warn!("{text}");
 }
 
 /// The number in front of the text is the lowest level that is shown: 1 debug to 5 fatal, anything else is all.
