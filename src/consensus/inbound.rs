@@ -196,10 +196,23 @@ impl Consensus {
         let mut names = std::iter::once((append.prev_index, append.prev_term))
             .chain(names)
             .take_while(|(index, _)| index.0 <= committed);
-        names.find_map(|(index, theirs)| {
+        let other = names.find_map(|(index, theirs)| {
             let ours = self.term_at(index).filter(|ours| *ours != theirs && index > Index(0))?;
             Some((index, theirs, ours))
-        })
+        });
+        other.or_else(|| self.find_install_conflict(append))
+    }
+
+    /// While a snapshot takes the place of a log that does not have its last entry: whether who sent this has what this
+    /// log has there or behind it. That must be neither acknowledged nor committed, as it is about to be cut off.
+    fn find_install_conflict(&self, append: &AppendEntries) -> Option<(Index, Term, Term)> {
+        let (index, term) = self.installing()?;
+        let theirs = match append.prev_index {
+            prev if prev == index => append.prev_term,
+            prev if prev > index && self.term_at(prev) == Some(append.prev_term) => self.term_at(index)?,
+            _ => return None,
+        };
+        (theirs != term).then_some((index, theirs, term))
     }
 
     /// Tells the operator, once for each leader. Nothing is answered: the leader must not believe that what it has is

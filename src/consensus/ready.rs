@@ -49,11 +49,19 @@ pub(super) struct Persistence {
     metadata: Option<(Term, NodeId)>,
     /// The log on disk may hold lost entries from this index on, or half of what was to be cut off.
     pub(super) lost_from: Option<Index>,
+    /// The last entry of work that is done, of which raft-rs is not told: it is about to be cut off.
+    withheld: Option<Index>,
 }
 
 impl Persistence {
     pub(super) fn new(metadata: (Term, NodeId)) -> Self {
-        Self { tickets: 0, outstanding: VecDeque::new(), metadata: Some(metadata), lost_from: None }
+        Self {
+            tickets: 0,
+            outstanding: VecDeque::new(),
+            metadata: Some(metadata),
+            lost_from: None,
+            withheld: None,
+        }
     }
 
     /// Whether nothing waits for the disk.
@@ -86,10 +94,14 @@ impl Persistence {
         self.stores_metadata() || self.outstanding.iter().any(|work| !work.messages.is_empty())
     }
 
-    /// Whether what is not done yet begins at or before the entry `last`.
-    fn cuts_off(&self, last: Option<Index>) -> bool {
+    /// Whether what is not done yet begins at or before the entry `last`, or the last one that was written and withheld:
+    /// raft-rs, told of any work, takes all before it for done as well.
+    fn cuts_off(&mut self, last: Option<Index>) -> bool {
+        let last = last.or(self.withheld);
         let firsts = self.outstanding.iter().filter_map(|work| work.first);
-        last.is_some_and(|last| firsts.min().is_some_and(|first| first <= last))
+        let cut_off = last.is_some_and(|last| firsts.min().is_some_and(|first| first <= last));
+        self.withheld = last.filter(|_| cut_off);
+        cut_off
     }
 
     fn stores_metadata(&self) -> bool {
@@ -103,6 +115,7 @@ impl Persistence {
             self.metadata = None;
         }
         self.outstanding.clear();
+        self.withheld = None;
         first
     }
 

@@ -212,7 +212,13 @@ impl Consensus {
 
     /// Whether a snapshot is taking the place of log and databases.
     pub(super) fn is_installing(&self) -> bool {
-        self.intake.as_ref().is_some_and(|intake| intake.installing)
+        self.installing().is_some()
+    }
+
+    /// Index and term of the last entry in the snapshot that is taking the place of log and databases.
+    pub(super) fn installing(&self) -> Option<(Index, Term)> {
+        let intake = self.intake.as_ref().filter(|intake| intake.installing)?;
+        Some((intake.meta.index, intake.meta.term))
     }
 
     /// The head of a snapshot has come; its data follow.

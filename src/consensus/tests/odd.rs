@@ -73,6 +73,42 @@ fn a_snapshot_of_another_history_is_not_acknowledged() {
 }
 
 #[test]
+fn while_a_snapshot_is_installed_nothing_is_committed_that_contradicts_it() {
+    for fits in [true, false] {
+        let mut node = follower();
+        let command = |index| entry(index, 2, EntryKind::Command, bytes(index));
+        node.receive(2, append(2, (3, 2), 3, &[command(4), command(5)]));
+        node.persist_all();
+        let offered = node.consensus.handle_snapshot_offer(NodeId(3), "node-3", head(3, (4, 3)), node.now);
+        assert_eq!(offered, Offer::Take);
+        assert!(node.consensus.handle_snapshot_received());
+        node.poll();
+        node.persist_all();
+        node.take_sent();
+        // Its snapshot says that entry 4 is of term 3.
+        for prev in [(5, 2), (4, 2)] {
+            node.receive(3, append(3, prev, 5, &[]));
+            assert_eq!((node.take_sent(), node.consensus.commit_index()), (Vec::new(), Index(3)));
+        }
+        node.receive(3, append(3, (3, 2), 3, &[]));
+        assert_eq!(node.take_sent(), [(NodeId(3), result(3, 0, 3))], "what is before it may match");
+        if fits {
+            node.stored.entries.clear();
+            node.applied.clear();
+            node.consensus.handle_snapshot_installed(Ok(()));
+        } else {
+            // The disk is full, and what contradicts the snapshot was cut off before that showed.
+            node.consensus.handle_tail_lost(Index(4));
+            node.consensus.handle_snapshot_installed(Err("no room".to_owned()));
+        }
+        node.poll();
+        assert_eq!(node.consensus.unavailable(), None);
+        let (applied, last) = (node.consensus.applied_index(), node.consensus.last_index());
+        assert_eq!((applied, last), if fits { (Index(4), Index(4)) } else { (Index(3), Index(3)) });
+    }
+}
+
+#[test]
 fn terms_and_indexes_that_no_cluster_reaches_change_nothing() {
     for huge in [TERMS_FROM, u64::MAX - 1, u64::MAX] {
         let mut node = follower();

@@ -52,7 +52,7 @@ struct Storm {
     server: Ours,
     now: Time,
     numbers: u64,
-    /// What this server has proposed.
+    /// What this server has made while it led: nobody has other entries of these names.
     own: BTreeMap<(u64, u64), Entry>,
     /// What it said and nobody has answered.
     unanswered: VecDeque<(u64, Message)>,
@@ -156,10 +156,7 @@ impl Storm {
             }
             95 => self.read_entries(),
             96 => self.notice(),
-            97 => {
-                self.server.run_full(true);
-                self.known.handle_lost(&self.server);
-            }
+            97 => self.fill()?,
             98 => self.fail(),
             _ => self.bogus(),
         }
@@ -184,27 +181,49 @@ impl Storm {
     fn disk(&mut self) {
         let together = self.prng.below(5) == 0;
         let disk = &mut self.server.disk;
-        if let Some(Job::Install { .. }) = disk.jobs.front()
+        if let Some(Job::Install { meta, .. }) = disk.jobs.front()
             && self.prng.below(4) == 0
         {
-            // There was no room for it, and what is not committed is gone.
-            let Some(Job::Install { .. }) = disk.jobs.pop_front() else { return };
-            let next = self.server.consensus.commit_index().next();
-            let last = self.server.consensus.last_index().next();
-            let next = Index(next.0 + self.prng.below(last.0 + 1 - next.0));
+            // There was no room for it. What contradicts it may be gone by then.
+            let held = self.server.consensus.term_at(meta.index);
+            let cut = held.is_some_and(|held| held != meta.term) && self.prng.below(3) > 0;
+            let next = if cut { meta.index } else { self.server.consensus.last_index().next() };
+            disk.jobs.pop_front();
             self.server.disk.stored.entries.retain(|entry| entry.index < next);
             self.server.fail_install(next);
-            self.known.handle_lost(&self.server);
             return;
         }
-        let two = (disk.jobs.len() > 1).then(|| (disk.jobs[0].clone(), disk.jobs[1].clone()));
-        if let Some((Job::Write(first, _), Job::Write(second, _))) = two
+        // As the disk thread does it: it reports before it truncates or stores a vote.
+        if let (Some(Job::Write(..)), Some(Job::Write(second, _))) = (disk.jobs.front(), disk.jobs.get(1))
             && together
-            && first.truncate_from.or(second.truncate_from).is_none()
+            && second.truncate_from.is_none()
+            && second.metadata.is_none()
         {
-            self.server.disk.work();
+            self.server.disk_done_silently();
         }
         self.server.disk_done();
+    }
+
+    /// There is no room for what is queued. That alone is lost, and nothing that is applied.
+    fn fill(&mut self) -> Verdict {
+        let first = self.server.disk.jobs.iter().filter_map(|job| match job {
+            Job::Write(work, _) => work.truncate_from.or(work.entries.first().map(|entry| entry.index)),
+            _ => None,
+        });
+        let kept = first.min().map_or(self.server.consensus.last_index(), Index::prev);
+        let commit = self.server.consensus.commit_index();
+        self.server.run_full(true);
+        if self.server.consensus.unavailable().is_none() {
+            let now = self.server.consensus.commit_index();
+            must!(now >= commit.min(kept), "{commit} was committed and {kept} kept, now {now} is committed");
+            let (applied, last) = (self.server.consensus.applied_index(), self.server.consensus.last_index());
+            must!(
+                applied <= now && last >= kept,
+                "{applied} applied, {now} committed, {kept} to be kept of {last}"
+            );
+            self.known.handle_lost(&self.server);
+        }
+        Ok(())
     }
 
     fn change(&mut self) {
@@ -290,12 +309,22 @@ impl Storm {
         }
     }
 
+    /// Notes what it has made by itself: barriers and configurations.
+    fn note_own(&mut self) {
+        let consensus = &self.server.consensus;
+        let (Some(raw), Some(leadership)) = (&consensus.raw, &consensus.leadership) else { return };
+        for index in leadership.first.0..=consensus.last_index().0 {
+            if let Some(entry) = raw.store().entry(Index(index)) {
+                self.own.entry((entry.term.0, index)).or_insert(entry);
+            }
+        }
+    }
+
     fn settle(&mut self) -> Verdict {
         self.server.poll();
+        self.note_own();
         if let Some(text) = self.server.consensus.unavailable() {
-            // Or a leader's snapshot and what another leader said meanwhile is committed contradict each other.
-            let contradiction = text.contains("has taken the place of a log that it does not fit");
-            must!(text == "the log could not be written" || contradiction, "unavailable: {text}");
+            must!(text == "the log could not be written", "unavailable: {text}");
             self.done.failures += 1;
             self.restart();
             return Ok(());

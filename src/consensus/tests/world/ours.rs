@@ -177,6 +177,13 @@ impl Ours {
         }
     }
 
+    /// The disk has done its oldest work, a write, and reports it with the next one.
+    pub(in crate::consensus::tests) fn disk_done_silently(&mut self) {
+        let Some(Job::Write(work, _)) = self.disk.work() else { unreachable!("a write") };
+        assert!(!self.full || work.truncate_from.is_some(), "the disk would have refused this");
+        self.full = false;
+    }
+
     /// The disk has done its oldest work.
     pub(in crate::consensus::tests) fn disk_done(&mut self) {
         let awaited = self.consensus.first_awaited();
