@@ -179,6 +179,9 @@ impl Storm {
 
     /// The disk does the oldest work, or two pieces that it reports together.
     fn disk(&mut self) {
+        if self.server.hear_disk() {
+            return;
+        }
         let together = self.prng.below(5) == 0;
         let disk = &mut self.server.disk;
         if let Some(Job::Install { meta, .. }) = disk.jobs.front()
@@ -193,12 +196,15 @@ impl Storm {
             self.server.fail_install(next);
             return;
         }
-        // As the disk thread does it: it reports before it truncates or stores a vote.
         if let (Some(Job::Write(..)), Some(Job::Write(second, _))) = (disk.jobs.front(), disk.jobs.get(1))
             && together
-            && second.truncate_from.is_none()
-            && second.metadata.is_none()
         {
+            // As the disk thread does it: it reports before it truncates or stores a vote.
+            if second.truncate_from.is_some() || second.metadata.is_some() {
+                self.server.disk_done_unheard();
+                self.server.disk_done_unheard();
+                return;
+            }
             self.server.disk_done_silently();
         }
         self.server.disk_done();
@@ -212,6 +218,7 @@ impl Storm {
         });
         let kept = first.min().map_or(self.server.consensus.last_index(), Index::prev);
         let commit = self.server.consensus.commit_index();
+        while self.server.hear_disk() {}
         self.server.run_full(true);
         if self.server.consensus.unavailable().is_none() {
             let now = self.server.consensus.commit_index();
@@ -279,7 +286,10 @@ impl Storm {
     /// The disk fails for good, or the process dies.
     fn fail(&mut self) {
         match self.prng.below(12) {
-            0 => self.server.run_full(false),
+            0 => {
+                while self.server.hear_disk() {}
+                self.server.run_full(false);
+            }
             1..=2 => self.restart(),
             _ => {}
         }
@@ -356,7 +366,8 @@ impl Storm {
 
     fn finish_disk(&mut self) -> Verdict {
         self.settle()?;
-        while !self.server.disk.jobs.is_empty() {
+        while self.server.hear_disk() || !self.server.disk.jobs.is_empty() {
+            self.settle()?;
             self.server.disk_done();
             self.settle()?;
         }

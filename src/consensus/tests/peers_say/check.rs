@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Ours, Verdict, must};
-use crate::base::{Entry, Index};
+use crate::base::{Entry, Index, Term};
 use crate::codec::peer::{AppendEntries, InstallSnapshot, Message};
 use crate::consensus::inbound::LABELS_FROM;
 
@@ -14,6 +14,7 @@ pub(super) struct Known {
     /// The term of each committed entry.
     committed: BTreeMap<u64, u64>,
     applied: u64,
+    applied_to: Index,
     checks: u64,
     led: BTreeSet<u64>,
     /// Sender, its term, index and the term of the entry there.
@@ -32,6 +33,12 @@ impl Known {
     pub(super) fn handle_start(&mut self, server: &Ours) {
         self.term = server.consensus.term().0;
         self.handle_lost(server);
+        if self.applied_to == Index(0) && server.consensus.commit_index() == Index(1) {
+            // Of entry 1 there is only one in a cluster, so that a start takes it for committed. Here there may be others,
+            // one of which was told to be committed and is lost.
+            self.commit = 0;
+            self.committed.clear();
+        }
         self.commits_said.clear();
         self.confused = None;
     }
@@ -102,6 +109,7 @@ impl Known {
             let known = self.committed.get(&entry.index.0).copied();
             must!(known == Some(entry.term.0), "entry {} applied, term {known:?} expected", entry.index);
             self.applied += 1;
+            self.applied_to = entry.index;
         }
         for (id, progress) in raft.prs().iter() {
             must!(progress.next_idx > progress.matched, "next and matched of {id}: {progress:?}");
@@ -189,21 +197,27 @@ impl Known {
 
     /// What is acknowledged is durable, and is what the leader has there.
     fn acknowledges(&self, to: u64, term: u64, index: u64, server: &Ours) -> Verdict {
+        let all = (to, term, index, 0)..=(to, term, index, u64::MAX);
+        let known: Vec<u64> = self.said.range(all).map(|it| it.3).collect();
+        // It was durable when the disk reported it, and is cut off by now.
+        let cut = |known: u64| server.cut.contains(&(Index(index), Term(known)));
         let stored = &server.disk.stored;
         let covered = stored.snapshot.as_ref().map_or((0, 0), |it| (it.index.0, it.term.0));
         let here = match server.disk.term_at(Index(index)) {
             Some(here) => here,
             None if index == covered.0 => covered.1,
             None => {
-                must!(index < covered.0, "{index} acknowledged, durable is {}", stored.last().max(covered.0));
+                must!(
+                    index < covered.0 || known.iter().any(|it| cut(*it)),
+                    "{index} acknowledged, durable is {}",
+                    stored.last().max(covered.0)
+                );
                 return Ok(());
             }
         };
-        let all = (to, term, index, 0)..=(to, term, index, u64::MAX);
-        let known: Vec<u64> = self.said.range(all).map(|it| it.3).collect();
         must!(self.confused != Some((to, term)), "{index} acknowledged to {to}, which has another history");
         must!(
-            index <= self.commit || known.contains(&here),
+            index <= self.commit || known.contains(&here) || known.iter().any(|it| cut(*it)),
             "entry {index} of term {here} acknowledged, {to} has {known:?} there, {} is committed",
             self.commit
         );

@@ -1,6 +1,6 @@
 //! One of our servers as the simulation drives it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::disk::{Completion, Disk, Job, Machine, Packet};
 use crate::base::{Entry, EntryKind, Index, NodeId, Payload, Term, Time};
@@ -25,6 +25,9 @@ pub(in crate::consensus::tests) struct Ours {
     intake: Option<Intake>,
     /// After a failure the disk takes nothing until work with a truncation comes.
     full: bool,
+    /// Writes that are done and not reported, and what the later ones of them have cut off.
+    unreported: VecDeque<u64>,
+    pub(in crate::consensus::tests) cut: BTreeSet<(Index, Term)>,
     pub(in crate::consensus::tests) now: Time,
     pub(in crate::consensus::tests) sent: Vec<(u64, Packet)>,
     pub(in crate::consensus::tests) applied: Vec<Entry>,
@@ -64,6 +67,8 @@ impl Ours {
             machine,
             intake: None,
             full: false,
+            unreported: VecDeque::new(),
+            cut: BTreeSet::new(),
             now,
             sent: Vec::new(),
             applied: Vec::new(),
@@ -178,10 +183,30 @@ impl Ours {
     }
 
     /// The disk has done its oldest work, a write, and reports it with the next one.
-    pub(in crate::consensus::tests) fn disk_done_silently(&mut self) {
+    pub(in crate::consensus::tests) fn disk_done_silently(&mut self) -> Work {
         let Some(Job::Write(work, _)) = self.disk.work() else { unreachable!("a write") };
         assert!(!self.full || work.truncate_from.is_some(), "the disk would have refused this");
         self.full = false;
+        work
+    }
+
+    /// The disk has done its oldest work, a write, and goes on before anybody looks at its report.
+    pub(in crate::consensus::tests) fn disk_done_unheard(&mut self) {
+        let before = self.disk.stored.entries.clone();
+        let work = self.disk_done_silently();
+        let cut = before.iter().filter(|entry| work.truncate_from.is_some_and(|from| entry.index >= from));
+        self.cut.extend(cut.map(|entry| (entry.index, entry.term)));
+        self.unreported.push_back(work.ticket);
+    }
+
+    /// The oldest report of the disk is looked at. Returns whether there was one.
+    pub(in crate::consensus::tests) fn hear_disk(&mut self) -> bool {
+        let Some(ticket) = self.unreported.pop_front() else { return false };
+        if self.unreported.is_empty() {
+            self.cut.clear();
+        }
+        self.consensus.handle_persisted(ticket);
+        true
     }
 
     /// The disk has done its oldest work.
