@@ -9,7 +9,8 @@
 
 use std::fmt::Write as _;
 
-use crate::base::{Index, Role, Term};
+use crate::base::{Index, Term};
+use crate::codec::client::request::role_code;
 use crate::format::names::METADATA;
 use crate::storage::loader::Loaded;
 
@@ -55,11 +56,7 @@ fn fresh(loaded: &Loaded, metadata: &[(String, Vec<u8>)], segment: &str) -> Stri
     }
     let _ = writeln!(text, "# the members, as of entry {}:", loaded.configuration_index);
     for server in &loaded.configuration.servers {
-        let role = match server.role {
-            Role::Voter => 0,
-            Role::StandBy => 1,
-            Role::Spare => 2,
-        };
+        let role = role_code(server.role);
         let address = quoted(&server.address);
         let _ = write!(text, "- Address: {address}\n  ID: {}\n  Role: {role}\n", server.id);
     }
@@ -121,7 +118,7 @@ fn quoted(address: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{Entry, EntryKind, NodeId, Payload};
+    use crate::base::{Entry, EntryKind, NodeId, Payload, Role};
     use crate::codec::membership::{Configuration, Server};
     use crate::format::names::closed_name;
 

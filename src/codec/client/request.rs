@@ -359,8 +359,9 @@ fn id(r: &mut Reader<'_>) -> Result<NodeId, DecodeError> {
     Ok(NodeId(r.u64("server id")?))
 }
 
-/// The number of a role in this protocol; the log has others.
-pub(super) fn role_code(role: Role) -> u64 {
+/// The number of a role in this protocol, as in the C API and in lists of members; the log has others.
+#[must_use]
+pub fn role_code(role: Role) -> u64 {
     match role {
         Role::Voter => 0,
         Role::StandBy => 1,
